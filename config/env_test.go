@@ -1,0 +1,170 @@
+package config
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestEnvironmentGivesEveryField(t *testing.T) {
+	environ := []string{
+		"ENTREPOT_LISTEN=127.0.0.1:80",
+		"ENTREPOT_ADMIN_LISTEN=off",
+		"ENTREPOT_DATA_DIR=/var/lib/entrepot",
+		"ENTREPOT_DEFAULT_REGISTRY=GHCR.io",
+		"ENTREPOT_SHUTDOWN_GRACE=1d12h",
+		"ENTREPOT_LOG_LEVEL=debug",
+		"ENTREPOT_LOG_FORMAT=json",
+		"ENTREPOT_CACHE_MAX_SIZE=200GiB",
+		"ENTREPOT_CACHE_MIN_FREE=5%",
+		"ENTREPOT_CACHE_TAG_TTL=90s",
+		"ENTREPOT_REGISTRIES= ghcr.io, quay.io,,Index.docker.io,localhost:5001",
+		"ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_USERNAME=ci",
+		"ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_PASSWORD_FILE=hub",
+		"ENTREPOT_REGISTRIES_GHCR_IO_ENDPOINTS=HTTPS://Near.Example:8443/v2proxy/, https://ghcr.io",
+		"ENTREPOT_REGISTRIES_GHCR_IO_CREDENTIALS_USERNAME=0123",
+		"ENTREPOT_REGISTRIES_GHCR_IO_CREDENTIALS_PASSWORD=s3cret",
+		"ENTREPOT_REGISTRIES_GHCR_IO_HOSTS=GHCR.mirror.example,[fd00::1]:5000",
+		"ENTREPOT_REGISTRIES_GHCR_IO_TOKEN_REALMS=auth.example",
+		"ENTREPOT_BANDWIDTH_UPSTREAM=200Mbit/s",
+	}
+	got, err := loadText(t, "", environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(wholeConfig(), got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEnvironmentWinsFieldByField(t *testing.T) {
+	got, err := loadText(t, "registries:\n  ghcr.io:\n    hosts: [a.io, b.io]\n    credentials: {username: u, password: p}\n",
+		[]string{"ENTREPOT_REGISTRIES_GHCR_IO_HOSTS=c.io", "ENTREPOT_REGISTRIES_GHCR_IO_CREDENTIALS_PASSWORD=q",
+			"ENTREPOT_REGISTRIES=ghcr.io", "ENTREPOT_CACHE_TAG_TTL=0s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Cache.TagTTL = 0
+	want.Registries["ghcr.io"] = Registry{
+		Endpoints:   defaultEndpoints("ghcr.io"),
+		Hosts:       []string{"c.io"},
+		Credentials: Credentials{Username: "u", Password: NewSecret("q")},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatIsWrongInTheEnvironment(t *testing.T) {
+	const path = "allowed: the path of a key, as in ENTREPOT_CACHE_MAX_SIZE"
+	for _, tt := range []struct {
+		name, file string
+		environ    []string
+		want       []string
+	}{
+		{"bad value", "cache: {tag_ttl: 5s}\n", []string{"ENTREPOT_CACHE_TAG_TTL=soon"},
+			[]string{`ENTREPOT_CACHE_TAG_TTL: "soon" is not a duration; allowed: a duration such as 90s, 1h30m or 7d`}},
+		{"empty value", "", []string{"ENTREPOT_LOG_LEVEL="},
+			[]string{`ENTREPOT_LOG_LEVEL: "" is unknown; allowed: debug, info, warn, error`}},
+		{"unknown", "", []string{"ENTREPOT_CACHE_TAG_TL=5s", "ENTREPOT_CONFG=x", "ENTREPOT_X=1"},
+			[]string{
+				"ENTREPOT_CACHE_TAG_TL: unknown variable; did you mean ENTREPOT_CACHE_TAG_TTL? " + path,
+				"ENTREPOT_CONFG: unknown variable; did you mean ENTREPOT_CONFIG? " + path,
+				"ENTREPOT_X: unknown variable; " + path,
+			}},
+		{"registry that is not there", "", []string{"ENTREPOT_REGISTRIES_QUAY_IO_HOSTS=a"},
+			[]string{"ENTREPOT_REGISTRIES_QUAY_IO_HOSTS: unknown variable; did you mean ENTREPOT_REGISTRIES_DOCKER_IO_HOSTS? " + path}},
+		{"two registries of one name", "registries: {a-b: , a.b: }\n", []string{"ENTREPOT_REGISTRIES_A_B_HOSTS=x"},
+			[]string{"ENTREPOT_REGISTRIES_A_B_HOSTS: stands for both registries.a-b.hosts and registries.a.b.hosts; allowed: to set these in the file"}},
+		{"what does not fit together", "listen: :80\nregistries:\n  a.io: {hosts: [m.io]}\n",
+			[]string{"ENTREPOT_ADMIN_LISTEN=:80", "ENTREPOT_REGISTRIES=b_/o", "ENTREPOT_REGISTRIES_DOCKER_IO_HOSTS=M.io",
+				"ENTREPOT_CACHE_MAX_SIZE=0", "ENTREPOT_REGISTRIES_A_IO_CREDENTIALS_PASSWORD=hunter2", "ENTREPOT_DEFAULT_REGISTRY=c.io"},
+			[]string{
+				`ENTREPOT_ADMIN_LISTEN: listen (":80") and admin_listen (":80") take the same port; allowed: two ports, or admin_listen off`,
+				`ENTREPOT_DEFAULT_REGISTRY: "c.io" is not configured; allowed: a.io, b_/o, docker.io`,
+				`ENTREPOT_CACHE_MAX_SIZE: 0 would keep nothing; allowed: a size such as 200GiB, a percentage such as 80%, or to leave the key out for no limit but the free space`,
+				`ENTREPOT_REGISTRIES_A_IO_CREDENTIALS_PASSWORD: a password without a username; allowed: username with password or password_file`,
+				`ENTREPOT_REGISTRIES: "b_/o" is not the name of a registry; allowed: host or host:port, such as registry.example:5000`,
+				`ENTREPOT_REGISTRIES_DOCKER_IO_HOSTS: the host "m.io" belongs to a.io already; allowed: one registry for each host`,
+			}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := loadText(t, tt.file, tt.environ)
+			if diff := cmp.Diff(strings.Join(tt.want, "\n"), message(err)); diff != "" || c != nil {
+				t.Errorf("config %v, error (-want +got):\n%s", c, diff)
+			}
+		})
+	}
+}
+
+func TestTwoRegistriesOfOneVariableMayBeInTheFile(t *testing.T) {
+	if _, err := loadText(t, "registries: {a-b: , a.b: }\n", nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServiceLinksAreIgnored(t *testing.T) {
+	got, err := Load("", []string{
+		"ENTREPOT_SERVICE_HOST=10.0.0.1",
+		"ENTREPOT_SERVICE_PORT=5000",
+		"ENTREPOT_SERVICE_PORT_HTTP=5000",
+		"ENTREPOT_PORT=tcp://10.0.0.1:5000",
+		"ENTREPOT_PORT_5000_TCP=tcp://10.0.0.1:5000",
+		"ENTREPOT_PORT_5000_TCP_ADDR=10.0.0.1",
+		"ENTREPOT_PORT_5000_TCP_PORT=5000",
+		"ENTREPOT_PORT_5000_TCP_PROTO=tcp",
+		"ENTREPOT_ADMIN_SERVICE_HOST=10.0.0.2",
+		"ENTREPOT_ADMIN_SERVICE_PORT=5001",
+		"ENTREPOT_ADMIN_PORT=tcp://10.0.0.2:5001",
+		"ENTREPOT_ADMIN_PORT_5001_TCP_ADDR=10.0.0.2",
+	})
+	if diff := cmp.Diff(Default(), got); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+	for _, variable := range []string{"ENTREPOT_LISTEN_PORT=80", "ENTREPOT_SERVICE=1", "ENTREPOT_PORTS=1"} {
+		if _, err := Load("", []string{variable}); err == nil {
+			t.Errorf("%s is ignored", variable)
+		}
+	}
+}
+
+func TestFieldsListsEveryKey(t *testing.T) {
+	want := []Field{
+		{"listen", "ENTREPOT_LISTEN", ":5000"},
+		{"admin_listen", "ENTREPOT_ADMIN_LISTEN", "127.0.0.1:5001"},
+		{"data_dir", "ENTREPOT_DATA_DIR", "./data"},
+		{"default_registry", "ENTREPOT_DEFAULT_REGISTRY", "docker.io"},
+		{"shutdown_grace", "ENTREPOT_SHUTDOWN_GRACE", "30s"},
+		{"log.level", "ENTREPOT_LOG_LEVEL", "info"},
+		{"log.format", "ENTREPOT_LOG_FORMAT", "auto"},
+		{"cache.max_size", "ENTREPOT_CACHE_MAX_SIZE", ""},
+		{"cache.min_free", "ENTREPOT_CACHE_MIN_FREE", ""},
+		{"cache.tag_ttl", "ENTREPOT_CACHE_TAG_TTL", "1m"},
+		{"registries", "ENTREPOT_REGISTRIES", "docker.io"},
+		{"registries.<name>.endpoints", "ENTREPOT_REGISTRIES_<NAME>_ENDPOINTS", "https://<name>"},
+		{"registries.<name>.credentials.username", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_USERNAME", ""},
+		{"registries.<name>.credentials.password", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_PASSWORD", ""},
+		{"registries.<name>.credentials.password_file", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_PASSWORD_FILE", ""},
+		{"registries.<name>.hosts", "ENTREPOT_REGISTRIES_<NAME>_HOSTS", ""},
+		{"registries.<name>.token_realms", "ENTREPOT_REGISTRIES_<NAME>_TOKEN_REALMS", ""},
+		{"bandwidth.upstream", "ENTREPOT_BANDWIDTH_UPSTREAM", ""},
+	}
+	if diff := cmp.Diff(want, Fields()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestValidateNamesTheKey checks a configuration made by hand, of which no line is known.
+func TestValidateNamesTheKey(t *testing.T) {
+	c := Default()
+	c.Listen, c.ShutdownGrace = "", Duration(time.Second)
+	c.Registries["Quay.io"] = Registry{}
+	want := `listen: "" is not an address to listen on; allowed: host:port or :port, with a port up to 65535
+registries.Quay.io: "Quay.io" is not the canonical name; allowed: quay.io`
+	if diff := cmp.Diff(want, message(c.Validate())); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,302 @@
+package config
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// loadText loads a file that is named f.yaml in errors.
+func loadText(t *testing.T, text string, environ []string, overrides ...Override) (*Config, error) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("f.yaml", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("hub", []byte("from-file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load("f.yaml", environ, overrides...)
+}
+
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+const wholeFile = `listen: 127.0.0.1:80
+admin_listen: off
+data_dir: /var/lib/entrepot
+default_registry: GHCR.io
+shutdown_grace: 1d12h
+log: {level: debug, format: json}
+cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 90s}
+registries:
+  index.docker.io:
+    credentials: {username: ci, password_file: hub}
+  ghcr.io:
+    endpoints: [{url: HTTPS://Near.Example:8443/v2proxy/}, {url: https://ghcr.io}]
+    credentials: {username: 0123, password: s3cret}
+    hosts: [GHCR.mirror.example, "[fd00::1]:5000"]
+    token_realms: [auth.example]
+  quay.io:
+  localhost:5001: {}
+bandwidth: {upstream: 200Mbit/s}
+`
+
+func wholeConfig() *Config {
+	return &Config{
+		Listen:          "127.0.0.1:80",
+		DataDir:         "/var/lib/entrepot",
+		DefaultRegistry: "ghcr.io",
+		ShutdownGrace:   Duration(36 * time.Hour),
+		Log:             Log{Level: "debug", Format: "json"},
+		Cache:           Cache{MaxSize: Space{Bytes: 200 << 30}, MinFree: Space{Percent: 5}, TagTTL: Duration(90 * time.Second)},
+		Registries: map[string]Registry{
+			"docker.io": {
+				Endpoints:   []Endpoint{{URL: "https://registry-1.docker.io"}},
+				Credentials: Credentials{Username: "ci", PasswordFile: "hub"},
+			},
+			"ghcr.io": {
+				Endpoints:   []Endpoint{{URL: "https://near.example:8443/v2proxy"}, {URL: "https://ghcr.io"}},
+				Credentials: Credentials{Username: "0123", Password: NewSecret("s3cret")},
+				Hosts:       []string{"ghcr.mirror.example", "[fd00::1]:5000"},
+				TokenRealms: []string{"auth.example"},
+			},
+			"quay.io":        {Endpoints: []Endpoint{{URL: "https://quay.io"}}},
+			"localhost:5001": {Endpoints: []Endpoint{{URL: "https://localhost:5001"}}},
+		},
+		Bandwidth: Bandwidth{Upstream: 25_000_000},
+	}
+}
+
+func TestLoadGivesEveryField(t *testing.T) {
+	got, err := loadText(t, wholeFile, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(wholeConfig(), got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestNothingConfiguredIsTheDefault(t *testing.T) {
+	for name, text := range map[string]string{
+		"empty":         "",
+		"comment":       "# nothing\n",
+		"document mark": "---\n",
+		"byte mark":     "\ufeff# nothing\n",
+		"empty parts":   "log:\ncache:\nregistries:\n  # ghcr.io:\n",
+		"empty entry":   "registries: {docker.io: {endpoints: , hosts: [], credentials: }}\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := loadText(t, text, []string{"HOME=/", "ENTREPOTS=1", "ENTREPOT_CONFIG=f.yaml"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Default()
+			if name == "empty entry" {
+				want.Registries["docker.io"] = Registry{Endpoints: defaultEndpoints("docker.io"), Hosts: []string{}}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	got, err := Load("", nil)
+	if diff := cmp.Diff(Default(), got); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+	if err := Default().Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPackageDocHoldsTheWholeFile keeps the example of the package's doc comment loadable and complete.
+func TestPackageDocHoldsTheWholeFile(t *testing.T) {
+	source, err := os.ReadFile("config.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, _, _ := strings.Cut(string(source), "\npackage config")
+	var example strings.Builder
+	for line := range strings.Lines(doc) {
+		if rest, ok := strings.CutPrefix(line, "//\t"); ok {
+			example.WriteString(strings.ReplaceAll(rest, "/run/secrets/hub", "hub"))
+		}
+	}
+	if _, err := loadText(t, example.String(), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, field := range Fields() {
+		key := field.Key[strings.LastIndex(field.Key, ".")+1:] + ":"
+		if !strings.Contains(example.String(), key) {
+			t.Errorf("the example lacks %s", field.Key)
+		}
+	}
+}
+
+func TestOverridesWinAndAreNamed(t *testing.T) {
+	environ := []string{"ENTREPOT_LISTEN=:81", "ENTREPOT_DATA_DIR=env"}
+	got, err := loadText(t, "listen: :80\nregistries: {ghcr.io: }\ndefault_registry: GHCR.io\n", environ,
+		Override{"--listen", "listen", ":82"},
+		Override{"--admin-listen", "admin_listen", "off"},
+		Override{"--upstream", "upstream", "http://localhost:5001/, http://localhost:5002"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Listen, want.AdminListen, want.DataDir, want.DefaultRegistry = ":82", "", "env", "ghcr.io"
+	want.Registries["ghcr.io"] = Registry{Endpoints: []Endpoint{{"http://localhost:5001"}, {"http://localhost:5002"}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+
+	_, err = Load("", nil,
+		Override{"--listen", "listen", "here"},
+		Override{"--upstream", "upstream", "localhost:5001"},
+		Override{"--what", "no.such", "1"})
+	wantErr := []string{
+		`--upstream: "localhost:5001" is not an http or https URL; allowed: a URL such as https://registry.example:5000/path`,
+		`--what: sets "no.such", which is no key`,
+		`--listen: "here" is not an address to listen on; allowed: host:port or :port, with a port up to 65535`,
+	}
+	if diff := cmp.Diff(strings.Join(wantErr, "\n"), message(err)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWriteYAMLLoadsAgainWithoutSecrets(t *testing.T) {
+	for name, text := range map[string]string{"default": "", "whole": wholeFile, "percent": "cache: {max_size: 12.5%, min_free: 1TB}\n"} {
+		t.Run(name, func(t *testing.T) {
+			want, err := loadText(t, text, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b bytes.Buffer
+			if err := want.WriteYAML(&b); err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(b.String(), "s3cret") {
+				t.Errorf("a secret shows in\n%s", &b)
+			}
+			got, err := loadText(t, b.String(), nil)
+			if err != nil {
+				t.Fatalf("%v in\n%s", err, &b)
+			}
+			if diff := cmp.Diff(hideSecrets(want), got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// hideSecrets puts what WriteYAML writes for a secret in its place.
+func hideSecrets(c *Config) *Config {
+	for name, registry := range c.Registries {
+		registry.Credentials.Password = NewSecret(registry.Credentials.Password.String())
+		c.Registries[name] = registry
+	}
+	return c
+}
+
+func TestWriteYAMLText(t *testing.T) {
+	c, err := loadText(t, wholeFile, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := c.WriteYAML(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"admin_listen: ''", "shutdown_grace: 1d12h", "  max_size: 200GiB", "  min_free: 5%",
+		"      password: '[hidden]'", "      username: '0123'", "  upstream: 25MB/s"} {
+		if !slices.Contains(strings.Split(b.String(), "\n"), line) {
+			t.Errorf("no line %q in\n%s", line, &b)
+		}
+	}
+}
+
+func TestResolveSeesAReplacedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "password")
+	c := Credentials{Username: "u", PasswordFile: path}
+	for _, tt := range []struct{ content, password, err string }{
+		{"one\n", "one", ""},
+		{"two\r\n", "two", ""},
+		{" three \n\n", " three \n", ""},
+		{"four", "four", ""},
+		{"\n", "", "password file: " + path + " is empty"},
+		{strings.Repeat("x", maxPassword+1), "", "password file: " + path + " is larger than 64KiB"},
+	} {
+		if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, password, err := c.Resolve()
+		if password != tt.password || message(err) != tt.err {
+			t.Errorf("%.20q: %q, %v", tt.content, password, err)
+		}
+	}
+	user, password, err := Credentials{Username: "u", Password: NewSecret("p")}.Resolve()
+	if user != "u" || password != "p" || err != nil {
+		t.Error(user, password, err)
+	}
+}
+
+func TestCanonicalRegistry(t *testing.T) {
+	for name, want := range map[string]string{
+		"docker.io": "docker.io", "Index.Docker.IO": "docker.io", "registry-1.docker.io": "docker.io",
+		"GHCR.io": "ghcr.io", "localhost:5000": "localhost:5000", "": "",
+	} {
+		if got := CanonicalRegistry(name); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
+// FuzzLoad asserts that whatever loads is complete and loads again from what WriteYAML writes of it.
+func FuzzLoad(f *testing.F) {
+	f.Add(strings.ReplaceAll(wholeFile, "password_file: hub", "password: p"), "ENTREPOT_LOG_LEVEL=warn")
+	f.Add("", "ENTREPOT_REGISTRIES=ghcr.io,quay.io")
+	f.Add("registries: {a-b: {hosts: [x]}, a.b: }", "ENTREPOT_REGISTRIES_A_B_HOSTS=y")
+	f.Add("cache: {max_size: 12.5%, tag_ttl: 1.5d}", "ENTREPOT_BANDWIDTH_UPSTREAM=1Gbit/s")
+	f.Add("a: &a [*a, {<<: *a}]\n---\n", "ENTREPOT_CACHE_MAX_SIZE=")
+	f.Add("data_dir: \"\\u2028 \\x85 \\t\"\nregistries: {a: {credentials: {username: \"\\x00\", password: \"~\"}}}", "")
+	path := filepath.Join(f.TempDir(), "f.yaml")
+	f.Fuzz(func(t *testing.T, text, variable string) {
+		load := func(text []byte, environ ...string) (*Config, error) {
+			if err := os.WriteFile(path, text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return Load(path, environ)
+		}
+		c, err := load([]byte(text), variable)
+		if err != nil {
+			if strings.ContainsRune(strings.ReplaceAll(err.Error(), path, ""), '\x00') {
+				t.Errorf("control character in %q", err)
+			}
+			return
+		}
+		if err := c.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		if err := c.WriteYAML(&b); err != nil {
+			t.Fatal(err)
+		}
+		again, err := load(b.Bytes())
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, &b)
+		}
+		if diff := cmp.Diff(hideSecrets(c), again, cmp.Transformer("none", func(s []string) string { return strings.Join(s, ",") })); diff != "" {
+			t.Errorf("%s in\n%s", diff, &b)
+		}
+	})
+}
