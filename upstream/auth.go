@@ -1,0 +1,82 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// authorized asks q of a repository at an endpoint, with what the endpoint is known to want. A 401 is looked at once: its
+// challenge may be news, or the token may have ended early. Only the endpoint's own 401 counts; that of a host that a
+// redirect led to could name any realm.
+func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repository string, to *url.URL) (*http.Response, error) {
+	sent, err := r.authorization(ctx, e, repository, e.challenge())
+	if err != nil {
+		return nil, err
+	}
+	resp, err := r.follow(ctx, q, to, sent)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized || originOf(resp.Request.URL) != e.origin {
+		return resp, err
+	}
+	wanted := choose(resp.Header.Values("WWW-Authenticate"))
+	if wanted == (challenge{}) {
+		return resp, nil
+	}
+	e.learn(wanted)
+	r.tokens.drop(tokenKey{e, repository}, sent)
+	renewed, err := r.authorization(ctx, e, repository, wanted)
+	if err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	if renewed == sent { // nothing else to offer: the 401 is the answer
+		return resp, nil
+	}
+	discard(resp)
+	return r.follow(ctx, q, to, renewed)
+}
+
+// authorization is the header that meets an endpoint's challenge; none if there is none to meet, or nobody to be.
+func (r *Registry) authorization(ctx context.Context, e *endpoint, repository string, c challenge) (string, error) {
+	switch c.scheme {
+	case bearer:
+		t, err := r.token(ctx, e, repository, c)
+		return t.header(), err
+	case basic:
+		who, err := r.credentials()
+		return who.basic(), err
+	}
+	return "", nil
+}
+
+func (r *Registry) credentials() (Credentials, error) {
+	who, err := r.ask()
+	if err != nil {
+		return Credentials{}, fmt.Errorf("credentials: %w", err)
+	}
+	return who, nil
+}
+
+// realm returns the token server that an endpoint names, if it may be asked by this user. A registry that has been
+// broken into names a realm of its own and waits for passwords, and anyone on the way of a plain http challenge can name
+// one too: a password goes to the endpoint's own origin, to who can prove its name, or to whom the operator has named.
+func (r *Registry) realm(e *endpoint, c challenge, who Credentials) (*url.URL, error) {
+	u, err := url.Parse(c.realm)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		return nil, fmt.Errorf("%s names a token realm that is no plain http or https URL", e.url.Host)
+	}
+	named := r.realms[strings.ToLower(u.Host)] || r.realms[strings.ToLower(u.Hostname())]
+	switch {
+	case u.Scheme == "https" || originOf(u) == e.origin || named:
+	case who != Credentials{}:
+		return nil, fmt.Errorf("%s asks for the credentials to be sent to %s, which is not encrypted: list it in token_realms to allow this",
+			e.url.Host, printable(u.Host, maxMessage))
+	case e.url.Scheme != "http" && !strings.EqualFold(u.Hostname(), e.url.Hostname()):
+		return nil, fmt.Errorf("%s asks for a token from %s, which is not encrypted: list it in token_realms to allow this",
+			e.url.Host, printable(u.Host, maxMessage))
+	}
+	u.Fragment, u.RawFragment = "", ""
+	return u, nil
+}

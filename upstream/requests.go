@@ -1,0 +1,261 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	_ "crypto/sha256" // digests of these kinds are valid only when their hashes are linked
+	_ "crypto/sha512"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Resolve asks by HEAD which manifest a tag or digest names. The descriptor's digest is empty, and its size -1, when
+// upstream states none. No GET is tried in its place.
+func (r *Registry) Resolve(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, error) {
+	q := question{kind: kindManifest, method: http.MethodHead, accept: accept}
+	d, _, err := r.manifest(ctx, q, repository, reference)
+	return d, err
+}
+
+// Manifest fetches a manifest of at most MaxManifest bytes. The descriptor holds the media type that the answer's header
+// states, the size of the body, and the digest of the Docker-Content-Digest header, which may be missing. Whether the
+// body has that digest is for the caller to find out.
+func (r *Registry) Manifest(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, []byte, error) {
+	q := question{kind: kindManifest, method: http.MethodGet, accept: accept}
+	return r.manifest(ctx, q, repository, reference)
+}
+
+func (r *Registry) manifest(ctx context.Context, q question, repository, reference string) (ocispec.Descriptor, []byte, error) {
+	endpoints, mark, asked := r.endpoints[:1], ":", digest.Digest("")
+	if d, err := digest.Parse(reference); err == nil {
+		endpoints, mark, asked = r.endpoints, "@", d
+	}
+	q.op = q.method + " manifest " + repository + mark + reference
+
+	var found ocispec.Descriptor
+	var body []byte
+	err := r.inTurn(ctx, q, endpoints, func(e *endpoint) error {
+		return r.whole(ctx, e, q, repository, "manifests/"+reference, nil, func(resp *http.Response, content []byte) error {
+			var err error
+			found = ocispec.Descriptor{Size: resp.ContentLength}
+			if found.MediaType, err = mediaType(resp); err != nil {
+				return err
+			}
+			if found.MediaType == "" {
+				return errors.New("manifest without a media type")
+			}
+			if found.Digest, err = statedDigest(resp, asked); err != nil {
+				return err
+			}
+			if q.method == http.MethodGet {
+				if len(content) == 0 {
+					return errors.New("manifest without a byte")
+				}
+				body, found.Size = content, int64(len(content))
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return ocispec.Descriptor{}, nil, err
+	}
+	return found, body, nil
+}
+
+// StatBlob asks by HEAD whether the repository holds the blob, and for its size. That an answer states no size is an error.
+func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
+	q := question{kind: kindBlob, method: http.MethodHead, op: "HEAD blob " + repository + "@" + d.String()}
+	size := int64(-1)
+	err := r.inTurn(ctx, q, r.endpoints, func(e *endpoint) error {
+		return r.whole(ctx, e, q, repository, "blobs/"+d.String(), nil, func(resp *http.Response, _ []byte) error {
+			if _, err := mediaType(resp); err != nil {
+				return err
+			}
+			if _, err := statedDigest(resp, d); err != nil {
+				return err
+			}
+			if size = resp.ContentLength; size < 0 {
+				return errors.New("blob without a size")
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return 0, err
+	}
+	return size, nil
+}
+
+// List fetches a JSON document below a repository from the first endpoint: tags/list, or referrers/ and a digest. It
+// returns the body, of at most MaxManifest bytes, and of the header what belongs to it: Content-Type, Link and
+// OCI-Filters-Applied.
+func (r *Registry) List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error) {
+	q := question{kind: kindList, method: http.MethodGet, op: "GET " + resource + " of " + repository,
+		accept: []string{ocispec.MediaTypeImageIndex, "application/json"}}
+	header := make(http.Header)
+	var body []byte
+	err := r.inTurn(ctx, q, r.endpoints[:1], func(e *endpoint) error {
+		return r.whole(ctx, e, q, repository, resource, query, func(resp *http.Response, content []byte) error {
+			if _, err := mediaType(resp); err != nil {
+				return err
+			}
+			for _, name := range []string{"Content-Type", "Link", "OCI-Filters-Applied"} {
+				for _, value := range resp.Header.Values(name) {
+					header.Add(name, value)
+				}
+			}
+			body = content
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return header, body, nil
+}
+
+// inTurn asks endpoints one after the other until one answers. One that lacks the thing, or can't say, leaves the
+// question to the next. If none answers, an outage outweighs an absence: what is missing from one mirror may be there
+// behind the endpoint that is silent. Its errors are of type *Error.
+func (r *Registry) inTurn(ctx context.Context, q question, endpoints []*endpoint, ask func(*endpoint) error) error {
+	var outage, refusal *Error
+	for _, e := range endpoints {
+		err := ask(e)
+		if err == nil {
+			return nil
+		}
+		latest := r.failed(q, err)
+		if latest.Answered() {
+			refusal = latest
+		} else {
+			outage = latest
+		}
+		if ctx.Err() != nil || latest.Answered() && latest.Status != http.StatusNotFound {
+			break
+		}
+	}
+	if outage != nil {
+		return outage
+	}
+	return refusal
+}
+
+// whole asks an endpoint for something small, reads it to its end, and has it checked. All that takes smallTimeout at most.
+func (r *Registry) whole(ctx context.Context, e *endpoint, q question, repository, resource string, query url.Values,
+	check func(resp *http.Response, body []byte) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, smallTimeout, errSlow)
+	defer cancel()
+	resp, err := r.answer(ctx, e, q, repository, resource, query)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return r.refusal(q, resp, e.origin)
+	}
+	if err := plainlyCoded(resp); err != nil {
+		return r.unfit(q, resp, "%w", err)
+	}
+	var body []byte
+	if q.method != http.MethodHead {
+		if body, err = readAll(resp); err != nil {
+			return r.unfit(q, resp, "%w", causeOf(ctx, err))
+		}
+	}
+	if err := check(resp, body); err != nil {
+		return r.unfit(q, resp, "%w", err)
+	}
+	return nil
+}
+
+// answer asks an endpoint for a resource of a repository.
+func (r *Registry) answer(ctx context.Context, e *endpoint, q question, repository, resource string, query url.Values) (*http.Response, error) {
+	if !plainPath(repository) || !plainPath(resource) {
+		return nil, errors.New("not a name that can be asked for")
+	}
+	to := e.url.JoinPath("v2", repository, resource)
+	to.RawQuery = query.Encode()
+	resp, err := r.authorized(ctx, e, q, repository, to)
+	if err != nil {
+		return nil, causeOf(ctx, err)
+	}
+	return resp, nil
+}
+
+// plainPath reports whether a path names what it seems to name. Whoever calls has checked names against their grammar; this
+// is the last fence before a request that carries credentials, so it knows no more than that there must be no way out.
+func plainPath(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "" || segment == "." || segment == ".." || strings.ContainsFunc(segment, func(c rune) bool {
+			return c <= ' ' || c > '~' || strings.ContainsRune(`%?#\`, c)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// plainlyCoded refuses content that was encoded unasked: it has not the size, nor the digest, that was asked for.
+func plainlyCoded(resp *http.Response) error {
+	if coding := strings.Join(resp.Header.Values("Content-Encoding"), ", "); coding != "" && !strings.EqualFold(coding, "identity") {
+		return fmt.Errorf("content is encoded: %s", printable(coding, maxCode))
+	}
+	return nil
+}
+
+// mediaType returns the type that an answer states, without parameters, or "". A web page is the word of a captive
+// portal or of a broken front, not of a registry.
+func mediaType(resp *http.Response) (string, error) {
+	stated, _, _ := strings.Cut(resp.Header.Get("Content-Type"), ";")
+	stated = strings.TrimSpace(stated)
+	if strings.EqualFold(stated, "text/html") || strings.EqualFold(stated, "application/xhtml+xml") {
+		return "", errors.New("a web page came in its place")
+	}
+	return stated, nil
+}
+
+// statedDigest returns the digest that an answer claims to have, if it states one. It must be the digest asked for, if one was.
+func statedDigest(resp *http.Response, asked digest.Digest) (digest.Digest, error) {
+	stated, err := digest.Parse(strings.TrimSpace(resp.Header.Get("Docker-Content-Digest")))
+	if err != nil {
+		return "", nil
+	}
+	if asked != "" && stated != asked {
+		return "", fmt.Errorf("content of digest %s came in its place", stated)
+	}
+	return stated, nil
+}
+
+// readAll reads a body of at most MaxManifest bytes.
+func readAll(resp *http.Response) ([]byte, error) {
+	tooLarge := fmt.Errorf("content of more than %d bytes", MaxManifest)
+	if resp.ContentLength > MaxManifest {
+		return nil, tooLarge
+	}
+	var body bytes.Buffer
+	if resp.ContentLength > 0 {
+		body.Grow(int(resp.ContentLength) + bytes.MinRead)
+	}
+	if _, err := body.ReadFrom(io.LimitReader(resp.Body, MaxManifest+1)); err != nil {
+		return nil, err
+	}
+	if body.Len() > MaxManifest {
+		return nil, tooLarge
+	}
+	return body.Bytes(), nil
+}
+
+// causeOf is the reason why ctx has ended, if it has, instead of what that did to a request.
+func causeOf(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

@@ -1,0 +1,243 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+)
+
+const (
+	// maxTokens bounds the tokens that are kept, one for each repository that was asked for lately. At some 2 KiB each,
+	// clients that make up names can't make them weigh more than a few MiB.
+	maxTokens = 4096
+
+	maxTokenAnswer = 256 << 10
+	maxToken       = 64 << 10 // no server accepts a header of more
+
+	// unstatedLife is how long a token lasts whose server does not say: the token specification's default.
+	unstatedLife = 60 * time.Second
+
+	// longestLife keeps a server's arithmetic from becoming ours; tokens of a day have not been seen.
+	longestLife = 24 * time.Hour
+
+	// renewPause is how long a token that could not be renewed ahead of its end is used on before the next attempt.
+	renewPause = 10 * time.Second
+)
+
+// token opens one repository at one endpoint. It is renewed behind the backs of those who use it once renewAt has passed,
+// and not used any more from endAt on.
+type token struct {
+	value          string
+	renewAt, endAt time.Time
+}
+
+func (t token) header() string {
+	if t.value == "" {
+		return ""
+	}
+	return "Bearer " + t.value
+}
+
+type tokenKey struct {
+	endpoint   *endpoint
+	repository string
+}
+
+// tokens are those at hand, and the flights of those that are being asked for. The zero value is empty.
+type tokens struct {
+	flights singleflight.Group
+
+	mu sync.Mutex
+	// guards following
+	kept map[tokenKey]token
+}
+
+func (ts *tokens) lookup(key tokenKey) (token, bool) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t, ok := ts.kept[key]
+	return t, ok && time.Now().Before(t.endAt)
+}
+
+func (ts *tokens) keep(key tokenKey, t token) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.kept == nil {
+		ts.kept = make(map[tokenKey]token)
+	}
+	if len(ts.kept) >= maxTokens {
+		ts.makeRoomLocked()
+	}
+	ts.kept[key] = t
+}
+
+// makeRoomLocked drops what has ended. If that is little, any tokens go, an eighth of all so that the next look at all of
+// them is some way off: whoever misses one asks for another.
+func (ts *tokens) makeRoomLocked() {
+	now := time.Now()
+	for key, t := range ts.kept {
+		if !now.Before(t.endAt) {
+			delete(ts.kept, key)
+		}
+	}
+	for key := range ts.kept {
+		if len(ts.kept) <= maxTokens*7/8 {
+			return
+		}
+		delete(ts.kept, key)
+	}
+}
+
+// drop forgets a token that was refused, unless somebody has replaced it since it was sent.
+func (ts *tokens) drop(key tokenKey, sent string) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.kept[key].header() == sent {
+		delete(ts.kept, key)
+	}
+}
+
+// token returns a token that opens a repository at an endpoint. Callers for the same one share a token request, which
+// belongs to the registry: it goes on when the caller who started it leaves.
+func (r *Registry) token(ctx context.Context, e *endpoint, repository string, c challenge) (token, error) {
+	key := tokenKey{e, repository}
+	t, ok := r.tokens.lookup(key)
+	if ok && time.Now().Before(t.renewAt) {
+		return t, nil
+	}
+	name := string(e.origin) + e.url.Path + " " + repository
+	flight := r.tokens.flights.DoChan(name, func() (any, error) { return r.renew(key, c) })
+	if ok {
+		return t, nil // still good: the flight is for those who come later
+	}
+	select {
+	case landed := <-flight:
+		if landed.Err != nil {
+			return token{}, landed.Err
+		}
+		return landed.Val.(token), nil
+	case <-ctx.Done():
+		return token{}, context.Cause(ctx)
+	}
+}
+
+// renew asks for a token and keeps it. It looks at what is kept first: one who saw no token may come to start a flight
+// just after the flight that fetched it has landed.
+func (r *Registry) renew(key tokenKey, c challenge) (token, error) {
+	if !r.enter() {
+		return token{}, errClosed
+	}
+	defer r.work.Done()
+	old, ok := r.tokens.lookup(key)
+	if ok && time.Now().Before(old.renewAt) {
+		return old, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(r.life, smallTimeout, errSlow)
+	defer cancel()
+	t, err := r.fetchToken(ctx, key, c)
+	if err == nil {
+		r.tokens.keep(key, t)
+		return t, nil
+	}
+	if known, isKnown := errors.AsType[*Error](err); !isKnown || !known.Answered() {
+		// The realm may have moved. The endpoint knows where to.
+		key.endpoint.forget(c)
+	}
+	if ok {
+		old.renewAt = time.Now().Add(renewPause)
+		r.tokens.keep(key, old)
+	}
+	return token{}, err
+}
+
+// fetchToken asks the realm of a challenge for a token to pull from a repository.
+func (r *Registry) fetchToken(ctx context.Context, key tokenKey, c challenge) (token, error) {
+	q := question{kind: kindToken, method: http.MethodGet, accept: []string{"application/json"}}
+	q.op = "GET token for " + key.repository
+	who, err := r.credentials()
+	if err != nil {
+		return token{}, r.failed(q, err)
+	}
+	realm, err := r.realm(key.endpoint, c, who)
+	if err != nil {
+		return token{}, r.failed(q, err)
+	}
+	q.op += " from " + printable(realm.Host, maxMessage)
+	query := realm.Query()
+	if c.service != "" {
+		query.Set("service", c.service)
+	}
+	query.Set("scope", "repository:"+key.repository+":pull")
+	realm.RawQuery = query.Encode()
+
+	sent := time.Now()
+	resp, err := r.follow(ctx, q, realm, who.basic())
+	if err != nil {
+		return token{}, r.failed(q, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return token{}, r.refusal(q, resp, originOf(realm))
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
+	if err != nil {
+		return token{}, r.failed(q, causeOf(ctx, err))
+	}
+	value, life, err := parseToken(body, resp.Header.Get("Date"))
+	if err != nil {
+		return token{}, r.unfit(q, resp, "%w", err)
+	}
+	return token{
+		value:   value,
+		renewAt: sent.Add(life * 4 / 5),
+		// It should not end on its way there. For the short-lived ones a second has to do.
+		endAt: sent.Add(life - min(life/20, 10*time.Second)),
+	}, nil
+}
+
+// parseToken reads a token server's answer. How long the token has to live is reckoned by the server's clock alone, whatever
+// ours says: what it states, less the time between its issue and the date of the answer.
+func parseToken(body []byte, date string) (value string, life time.Duration, err error) {
+	if len(body) > maxTokenAnswer {
+		return "", 0, fmt.Errorf("token answer of more than %d bytes", maxTokenAnswer)
+	}
+	var doc struct {
+		Token       string          `json:"token"`
+		AccessToken string          `json:"access_token"`
+		ExpiresIn   json.RawMessage `json:"expires_in"` // a number, or a string that holds one
+		IssuedAt    json.RawMessage `json:"issued_at"`
+	}
+	// The decoder's error is left out: it may quote what it has read.
+	if json.Unmarshal(body, &doc) != nil {
+		return "", 0, errors.New("token answer is not a JSON document of the expected form")
+	}
+	value = either(doc.Token, doc.AccessToken)
+	if value == "" {
+		return "", 0, errors.New("token answer holds no token")
+	}
+	if len(value) > maxToken || strings.ContainsFunc(value, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return "", 0, errors.New("token answer holds a token that fits no header")
+	}
+	life = unstatedLife
+	if seconds, err := strconv.ParseFloat(unquoted(doc.ExpiresIn), 64); err == nil && seconds > 0 {
+		life = time.Duration(math.Min(seconds, longestLife.Seconds()) * float64(time.Second))
+	}
+	issued, errIssued := time.Parse(time.RFC3339, unquoted(doc.IssuedAt))
+	answered, errAnswered := http.ParseTime(date)
+	if age := answered.Sub(issued); errIssued == nil && errAnswered == nil && age > 0 {
+		life = max(life-age, 0)
+	}
+	return value, life, nil
+}
+
+func unquoted(raw json.RawMessage) string { return strings.Trim(string(raw), `"`) }

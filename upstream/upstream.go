@@ -1,0 +1,298 @@
+// Package upstream asks registries for manifests and blobs: it is the HTTP client half of the mirror.
+//
+// A Registry is one upstream namespace and the endpoints that serve it. The life of a request:
+//
+//   - It is asked of an endpoint. What is named by digest is the same everywhere, so each endpoint is tried in turn until
+//     one has it; a tag means what the first endpoint says, and no other is asked.
+//   - The endpoint's challenge, once seen, is remembered, so a token is asked for ahead of the request instead of after a
+//     401. Tokens are shared by all requests for a repository and renewed before they end, by one token request however
+//     many are waiting for it; a waiter that leaves disturbs nobody.
+//   - Redirects are followed hop by hop, each a request written anew.
+//   - The answer is held against what was asked: the right status, size, range, digest and sort of content. What can't be
+//     a registry's answer is an *Error that is not Answered, and never reaches the cache as content or as absence.
+//   - A manifest or list is read whole, within a size and a time. A blob is streamed to the caller, through the bandwidth
+//     limit, for as long as bytes keep coming.
+//
+// Its invariants:
+//
+//   - Authorization is written in one place (send, on behalf of follow), and only while every URL since the endpoint's, or
+//     the token realm's, has had that one's exact origin. Credentials go to the endpoint's origin, to a realm that
+//     is https or of that origin, and to hosts that the operator has named.
+//   - No error or log line holds a credential, a token, or the query of a URL, where signatures live.
+//   - A blob's body never ends cleanly before the size that was stated for it, and never yields more than that.
+//   - Nothing here retries, but for one renewal of a token that is refused: patience is the caller's.
+package upstream
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/entrepot/entrepot/upstream/bandwidth"
+)
+
+const (
+	// MaxManifest is the size of the largest manifest or list that is read. Registries accept manifests of up to 4 MiB;
+	// twice that leaves room for the generous ones while a hundred at once still fit in memory.
+	MaxManifest = 8 << 20
+
+	// smallTimeout bounds a request for something small as a whole, and what precedes the first byte of a blob: redirects
+	// and the token included. No client waits longer than this for its answer.
+	smallTimeout = 30 * time.Second
+
+	// maxHeader bounds the header of an answer. The longest honest ones carry a signed URL or two.
+	maxHeader = 256 << 10
+
+	// idlePerHost is how many connections are kept between requests: as many as the layers of a few pulls side by side.
+	idlePerHost = 32
+)
+
+// Credentials are a user's name and password (or access token) at a registry. The zero value is the anonymous user.
+// However they are printed, the password is not.
+type Credentials struct{ Username, Password string }
+
+// String names the user alone.
+func (c Credentials) String() string {
+	if c == (Credentials{}) {
+		return "anonymous"
+	}
+	return c.Username + ":[hidden]"
+}
+
+// GoString is String, so that %#v hides the password too.
+func (c Credentials) GoString() string { return c.String() }
+
+// MarshalText is String, for what prints by way of JSON or YAML.
+func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// MarshalLogObject writes the user's name to a log.
+func (c Credentials) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddString("username", c.Username)
+	return nil
+}
+
+// basic is the Authorization header that carries c; the anonymous user sends none.
+func (c Credentials) basic() string {
+	if c == (Credentials{}) {
+		return ""
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.Username+":"+c.Password))
+}
+
+// Observer is told of each request sent upstream and of the bytes that come back. Its methods are called from many
+// goroutines. All its strings but the registry's name are from the lists given here.
+type Observer interface {
+	// UpstreamRequest is called once for each request on the wire (each hop of a redirect and each token request is
+	// one), when the header of the answer has come or none will.
+	// Kind is manifest, blob, token or list. Outcome is ok (2xx and 3xx), refused (4xx), throttled (429) or failed (5xx,
+	// 408, 425, and no answer).
+	UpstreamRequest(registry, kind, outcome string, took time.Duration)
+
+	// UpstreamBytes is called as body bytes arrive, 64 KiB or more at a time, and for the rest at the end of the body.
+	UpstreamBytes(registry, kind string, n int64)
+}
+
+// Options say how to reach a registry.
+type Options struct {
+	Name        string                      // the registry's name, for errors, logs and the observer
+	Endpoints   []*url.URL                  // in order of preference; the first alone resolves tags; a path goes before /v2/
+	Credentials func() (Credentials, error) // asked whenever a token or a Basic header is needed; nil: anonymous
+	TokenRealms []string                    // further hosts (host or host:port) that may receive the credentials, over any scheme
+	Limiter     *bandwidth.Limiter          // for blob bodies alone; nil: unlimited
+	Observer    Observer                    // nil: nobody is told
+	Log         *zap.Logger                 // nil: silent
+
+	DialTimeout   time.Duration // for a connection, and again for its TLS handshake; zero: 5 s
+	HeaderTimeout time.Duration // for the header of an answer; zero: 15 s
+	StallTimeout  time.Duration // for the next byte of a blob; zero: 30 s
+
+	UserAgent string // empty: entrepot
+}
+
+// Registry is one upstream registry. Its methods may be called from many goroutines.
+type Registry struct {
+	name      string
+	endpoints []*endpoint
+	ask       func() (Credentials, error)
+	realms    map[string]bool // token hosts the operator has named, in lower case
+	limiter   *bandwidth.Limiter
+	observer  Observer
+	log       *zap.Logger
+	stall     time.Duration
+	userAgent string
+
+	// Blobs have connections of their own, and HTTP/1.1 on them: over HTTP/2 the layers of a pull would share one TCP
+	// connection and its window, and manifests would queue behind them.
+	blobs, small *http.Transport
+
+	tokens tokens
+
+	// Token requests serve many callers, so they live as long as the registry and not as long as any of these.
+	life context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup
+
+	mu sync.Mutex
+	// guards following
+	closed bool
+}
+
+// New returns the registry that o describes. It does not dial.
+func New(o Options) (*Registry, error) {
+	if len(o.Endpoints) == 0 {
+		return nil, fmt.Errorf("registry %s has no endpoint", o.Name)
+	}
+	r := &Registry{
+		name:      o.Name,
+		ask:       o.Credentials,
+		realms:    make(map[string]bool),
+		limiter:   o.Limiter,
+		observer:  o.Observer,
+		log:       o.Log,
+		stall:     either(o.StallTimeout, 30*time.Second),
+		userAgent: either(o.UserAgent, "entrepot"),
+		blobs:     newTransport(o, false),
+		small:     newTransport(o, true),
+	}
+	if r.ask == nil {
+		r.ask = func() (Credentials, error) { return Credentials{}, nil }
+	}
+	if r.log == nil {
+		r.log = zap.NewNop()
+	}
+	for _, u := range o.Endpoints {
+		e, err := newEndpoint(u)
+		if err != nil {
+			return nil, fmt.Errorf("registry %s: %w", o.Name, err)
+		}
+		r.endpoints = append(r.endpoints, e)
+	}
+	for _, host := range o.TokenRealms {
+		r.realms[strings.ToLower(host)] = true
+	}
+	r.life, r.end = context.WithCancel(context.Background())
+	return r, nil
+}
+
+// Close cancels token requests in flight, waits for them and closes idle connections. Bodies that are being read go on.
+func (r *Registry) Close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.end()
+	r.work.Wait()
+	r.blobs.CloseIdleConnections()
+	r.small.CloseIdleConnections()
+}
+
+// enter reports whether work that Close must wait for may begin. It counts under the lock that Close takes first, so
+// nothing is added to the group once Close waits for it.
+func (r *Registry) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.work.Add(1)
+	}
+	return !r.closed
+}
+
+func either[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// endpoint is one place that serves a registry, and what it has been seen to ask for.
+type endpoint struct {
+	url    *url.URL
+	origin origin
+
+	mu sync.Mutex
+	// guards following
+	known challenge // its last usable challenge; zero before the first
+}
+
+func newEndpoint(u *url.URL) (*endpoint, error) {
+	switch {
+	case u == nil:
+		return nil, errors.New("endpoint is nil")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("endpoint %s is not an http or https URL", u.Host)
+	case u.Hostname() == "":
+		return nil, errors.New("endpoint names no host")
+	case u.User != nil:
+		return nil, fmt.Errorf("endpoint %s holds credentials: these have a setting of their own", u.Host)
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("endpoint %s holds a query or a fragment", u.Host)
+	}
+	base := *u
+	if base.Path == "" {
+		base.Path = "/" // what is joined to no path is not rooted
+	}
+	return &endpoint{url: &base, origin: originOf(&base)}, nil
+}
+
+func (e *endpoint) challenge() challenge {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.known
+}
+
+func (e *endpoint) learn(c challenge) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.known = c
+}
+
+// forget drops c if it is still what the endpoint is known for, so that the next request meets a fresh challenge.
+func (e *endpoint) forget(c challenge) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.known == c {
+		e.known = challenge{}
+	}
+}
+
+func newTransport(o Options, h2 bool) *http.Transport {
+	dial := either(o.DialTimeout, 5*time.Second)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(h2)
+	return &http.Transport{
+		Proxy:                  proxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: dial}).DialContext,
+		TLSHandshakeTimeout:    dial,
+		ResponseHeaderTimeout:  either(o.HeaderTimeout, 15*time.Second),
+		MaxResponseHeaderBytes: maxHeader,
+		MaxIdleConnsPerHost:    idlePerHost,
+		IdleConnTimeout:        90 * time.Second,
+		DisableCompression:     true, // a body unpacked in passing has neither the size nor the digest that were asked for
+		Protocols:              protocols,
+		// A dead HTTP/2 connection takes every request with it until somebody pings.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+	}
+}
+
+func proxyFromEnvironment(req *http.Request) (*url.URL, error) {
+	return hideProxy(http.ProxyFromEnvironment(req))
+}
+
+// hideProxy hides why a proxy setting can't be read: the reason quotes the setting, password included.
+func hideProxy(u *url.URL, err error) (*url.URL, error) {
+	if err != nil {
+		return nil, errors.New("the environment's proxy setting is not a URL")
+	}
+	return u, nil
+}

@@ -1,0 +1,68 @@
+package upstream
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+)
+
+func TestCredentialsHideThePassword(t *testing.T) {
+	c := Credentials{Username: "ci", Password: "hunter2"}
+	log, logs := debugLog()
+	log.Info("a", zap.Any("any", c), zap.Object("object", c), zap.Stringer("stringer", c), zap.Reflect("reflect", c))
+	encoded, err := json.Marshal(map[string]any{"c": c, "p": &c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := fmt.Sprintf("%v %+v %#v %s %q %v %s %v", c, c, c, c, c, &c, encoded, struct{ C Credentials }{c})
+	printed += fmt.Sprint(logs.All()[0].ContextMap())
+	reflected, err := json.Marshal(logs.All()[0].ContextMap())
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed += string(reflected)
+	if strings.Contains(printed, "hunter2") || !strings.Contains(printed, "ci") {
+		t.Error(printed)
+	}
+	if got := (Credentials{}).String(); got != "anonymous" {
+		t.Errorf("nobody is %q", got)
+	}
+}
+
+func TestNewRefusesWhatIsNoEndpoint(t *testing.T) {
+	for _, tt := range []struct{ name, endpoint, err string }{
+		{"another protocol", "ftp://registry.test", "is not an http or https URL"},
+		{"no host", "https:///v2", "names no host"},
+		{"credentials", "https://ci:hunter2@registry.test", "endpoint registry.test holds credentials"},
+		{"a query", "https://registry.test?a=hunter2", "holds a query or a fragment"},
+		{"a fragment", "https://registry.test#hunter2", "holds a query or a fragment"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u, err := url.Parse(tt.endpoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = New(Options{Name: "docker.io", Endpoints: []*url.URL{u}})
+			if err == nil || !strings.Contains(err.Error(), tt.err) || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%v, want %s", err, tt.err)
+			}
+		})
+	}
+	for name, endpoints := range map[string][]*url.URL{"none": nil, "nil": {nil}} {
+		if _, err := New(Options{Endpoints: endpoints}); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestUnreadableProxySettingIsNotQuoted(t *testing.T) {
+	u, err := hideProxy(nil, &url.Error{Op: "parse", URL: "http://ci:hunter2@proxy", Err: http.ErrSchemeMismatch})
+	if u != nil || err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("%v, %v", u, err)
+	}
+}

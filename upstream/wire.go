@@ -1,0 +1,208 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Kinds of requests and their outcomes, as the observer hears of them.
+const (
+	kindManifest = "manifest"
+	kindBlob     = "blob"
+	kindToken    = "token"
+	kindList     = "list"
+
+	outcomeOK        = "ok"
+	outcomeRefused   = "refused"
+	outcomeThrottled = "throttled"
+	outcomeFailed    = "failed"
+)
+
+const (
+	// maxHops is how many redirects are followed: two have been seen (registry, regional registry, storage).
+	maxHops = 5
+
+	// drained is how much of a body that nobody wants is read to keep its connection. More costs more than a new one.
+	drained = 4 << 10
+
+	// countedAtOnce is how many body bytes the observer is told of at a time, so that counting costs nothing per Read.
+	countedAtOnce = 64 << 10
+)
+
+// question is what is asked of upstream, before it is known how many requests that takes.
+type question struct {
+	kind   string
+	op     string // for errors
+	method string
+	accept []string
+	offset int64 // of a blob; 0: no range is asked for
+}
+
+// origin is what two URLs share if they are the same server to the eyes of a browser: scheme, host and port.
+type origin string
+
+func originOf(u *url.URL) origin {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return origin(u.Scheme + "://" + strings.ToLower(net.JoinHostPort(u.Hostname(), port)))
+}
+
+// follow asks q at start and wherever it is redirected to. The caller vouches that the origin of start may have the
+// authorization. Once a redirect has left that origin the authorization is gone for good: who leads away and back again
+// chooses the path that it comes back to.
+func (r *Registry) follow(ctx context.Context, q question, start *url.URL, authorization string) (*http.Response, error) {
+	at := start
+	for hops := 0; ; hops++ {
+		if originOf(at) != originOf(start) {
+			authorization = ""
+		}
+		resp, err := r.send(ctx, q, at, authorization)
+		if err != nil {
+			return nil, err
+		}
+		if !isRedirect(resp) {
+			return resp, nil
+		}
+		discard(resp)
+		if hops == maxHops {
+			return nil, fmt.Errorf("more than %d redirects", maxHops)
+		}
+		if at, err = redirected(at, resp.Header.Get("Location")); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func isRedirect(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return resp.Header.Get("Location") != ""
+	}
+	return false
+}
+
+// redirected returns where a redirect from one URL leads. Its errors don't quote the location, which may be a signed URL.
+func redirected(from *url.URL, location string) (*url.URL, error) {
+	to, err := from.Parse(location)
+	switch {
+	case err != nil:
+		return nil, errors.New("redirect to what is no URL")
+	case to.Scheme != "http" && to.Scheme != "https", to.Hostname() == "":
+		return nil, errors.New("redirect to what is no http or https URL")
+	case from.Scheme == "https" && to.Scheme == "http":
+		return nil, fmt.Errorf("redirect from https to http at %s", printable(to.Host, maxMessage))
+	}
+	to.User, to.Fragment, to.RawFragment = nil, "", ""
+	return to, nil
+}
+
+// send puts one request on the wire. It alone writes an Authorization header.
+func (r *Registry) send(ctx context.Context, q question, to *url.URL, authorization string) (*http.Response, error) {
+	header := http.Header{
+		"User-Agent": {r.userAgent},
+		// What is asked for by size and digest must come as it is: some storage hosts compress unless told not to.
+		"Accept-Encoding": {"identity"},
+	}
+	if len(q.accept) > 0 {
+		header.Set("Accept", strings.Join(q.accept, ", ")) // one line: some registries read no other
+	}
+	if q.offset > 0 {
+		header.Set("Range", "bytes="+strconv.FormatInt(q.offset, 10)+"-")
+	}
+	if authorization != "" {
+		header.Set("Authorization", authorization)
+	}
+	transport := r.small
+	if q.kind == kindBlob {
+		transport = r.blobs
+	}
+	start := time.Now()
+	resp, err := transport.RoundTrip((&http.Request{Method: q.method, URL: to, Header: header}).WithContext(ctx))
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	r.record(q, to, resp, err, time.Since(start))
+	if err != nil {
+		return nil, bare(err)
+	}
+	if r.observer != nil {
+		resp.Body = &countedBody{ReadCloser: resp.Body, tell: func(n int64) { r.observer.UpstreamBytes(r.name, q.kind, n) }}
+	}
+	return resp, nil
+}
+
+// record tells the log and the observer of a request.
+func (r *Registry) record(q question, to *url.URL, resp *http.Response, err error, took time.Duration) {
+	status := 0
+	if resp != nil {
+		status = resp.StatusCode
+	}
+	if r.observer != nil {
+		r.observer.UpstreamRequest(r.name, q.kind, outcome(status), took)
+	}
+	if entry := r.log.Check(zap.DebugLevel, "upstream request"); entry != nil {
+		fields := []zap.Field{zap.String("registry", r.name), zap.String("method", q.method), zap.String("host", to.Host),
+			zap.String("path", to.Path), zap.Int("status", status), zap.Duration("took", took)}
+		if err != nil {
+			fields = append(fields, zap.String("error", printable(bare(err).Error(), maxCause)))
+		}
+		entry.Write(fields...)
+	}
+}
+
+func outcome(status int) string {
+	switch {
+	case status == http.StatusTooManyRequests:
+		return outcomeThrottled
+	case status >= 200 && status < 400:
+		return outcomeOK
+	case status >= 400 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooEarly:
+		return outcomeRefused
+	}
+	return outcomeFailed
+}
+
+// discard gives a body up, keeping the connection if little is left of it.
+func discard(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, drained) // a body that fails is given up all the same
+	resp.Body.Close()
+}
+
+// countedBody tells of the bytes that are read through it. Close may come while a Read is waiting.
+type countedBody struct {
+	io.ReadCloser
+	tell    func(int64)
+	pending atomic.Int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.pending.Add(int64(n)) >= countedAtOnce || err != nil {
+		b.flush()
+	}
+	return n, err
+}
+
+func (b *countedBody) Close() error {
+	b.flush()
+	return b.ReadCloser.Close()
+}
+
+func (b *countedBody) flush() {
+	if n := b.pending.Swap(0); n > 0 {
+		b.tell(n)
+	}
+}
