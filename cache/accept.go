@@ -1,0 +1,61 @@
+package cache
+
+import (
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// manifestTypes are what the cache asks for on everybody's behalf: a registry that gets to choose among all of them
+// answers with what it has.
+var manifestTypes = []string{
+	ocispec.MediaTypeImageIndex,
+	ocispec.MediaTypeImageManifest,
+	"application/vnd.docker.distribution.manifest.list.v2+json",
+	"application/vnd.docker.distribution.manifest.v2+json",
+}
+
+// Accept is what media types a client takes. The zero value takes all.
+type Accept struct{ types []string }
+
+// ParseAccept takes the values of a request's Accept headers, all of them: clients send one type a header line, in random
+// order. Preferences (q=…) are not looked at, but for q=0, which is a refusal.
+func ParseAccept(headers []string) Accept {
+	var types []string
+	for _, h := range headers {
+		for entry := range strings.SplitSeq(h, ",") {
+			t, params, _ := strings.Cut(entry, ";")
+			t = strings.ToLower(strings.TrimSpace(t))
+			if t != "" && !refused(params) {
+				types = append(types, t)
+			}
+		}
+	}
+	slices.Sort(types)
+	return Accept{slices.Compact(types)}
+}
+
+func refused(params string) bool {
+	for p := range strings.SplitSeq(params, ";") {
+		name, value, _ := strings.Cut(p, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "q") {
+			return strings.Trim(strings.TrimSpace(value), "0.") == ""
+		}
+	}
+	return false
+}
+
+// takes reports whether the client takes that media type.
+func (a Accept) takes(mediaType string) bool {
+	if len(a.types) == 0 {
+		return true
+	}
+	mediaType, _, _ = strings.Cut(mediaType, ";")
+	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
+	kind, _, _ := strings.Cut(mediaType, "/")
+	return slices.Contains(a.types, mediaType) || slices.Contains(a.types, "*/*") || slices.Contains(a.types, kind+"/*")
+}
+
+// String is the one header line that says the same.
+func (a Accept) String() string { return strings.Join(a.types, ", ") }

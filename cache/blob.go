@@ -1,0 +1,119 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+
+	"github.com/entrepot/entrepot/cache/fill"
+)
+
+// Blob is a blob ready to be read, for one goroutine. Close frees it.
+type Blob struct {
+	// Content is the blob from its start. It is an *os.File when the blob is kept. Reading it yields bytes as they land,
+	// and fails, with the last byte unread, if they turn out to be wrong or can't be had.
+	Content io.ReadSeeker
+	Size    int64
+	Verdict Verdict
+	close   func() error
+}
+
+// Close frees the blob.
+func (b *Blob) Close() error { return b.close() }
+
+// Blob returns a blob of a repository: from disk, from the transfer in flight, or from a new one. It returns as soon as
+// the size is sure and bytes are coming. ctx also ends later waiting for bytes.
+func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest) (*Blob, error) {
+	r, err := c.remote(repo)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.title(ctx, r, repo, d)
+	if err != nil {
+		return nil, err
+	}
+	src := source{c, r, repo, d}
+	for range 2 { // the second time when the fill finds it kept meanwhile
+		if b, ok := c.keptBlob(d); ok {
+			return c.grant(ctx, t, b)
+		}
+		reader, joined, err := c.fills.Join(ctx, d, t.Size, src)
+		switch {
+		case err == nil && joined:
+			return c.grant(ctx, t, newBody(ctx, reader, src, Collapsed))
+		case err == nil:
+			return newBody(ctx, reader, src, Miss), nil
+		case errors.Is(err, fill.ErrKept):
+		case errors.Is(err, fill.ErrStorage):
+			return directBlob(ctx, src, t.Size)
+		default:
+			return nil, err
+		}
+	}
+	return directBlob(ctx, src, t.Size) // it is there, but can't be opened
+}
+
+// grant returns b, which came from elsewhere than through the title's repository, once the title is proven.
+func (c *Cache) grant(ctx context.Context, t title, b *Blob) (*Blob, error) {
+	if err := t.prove(ctx); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	if t.asked && b.Verdict.Outcome == Hit {
+		b.Verdict.Outcome = Revalidated
+	}
+	return b, nil
+}
+
+// keptBlob opens a blob that is on disk.
+func (c *Cache) keptBlob(d digest.Digest) (*Blob, bool) {
+	f, size, err := c.disk.Blob(d)
+	if err != nil {
+		if c.disk.Has(d) {
+			c.log.Warn("kept blob can't be read", zap.Stringer("digest", d), zap.Error(err))
+		}
+		return nil, false
+	}
+	c.recency.touch(d)
+	return &Blob{Content: f, Size: size, Verdict: Verdict{Outcome: Hit}, close: f.Close}, true
+}
+
+// StatBlob returns the size of a blob without transferring it.
+func (c *Cache) StatBlob(ctx context.Context, repo Repository, d digest.Digest) (size int64, v Verdict, err error) {
+	r, err := c.remote(repo)
+	if err != nil {
+		return 0, Verdict{}, err
+	}
+	t, err := c.title(ctx, r, repo, d)
+	if err == nil && t.proven && !t.asked {
+		if b, ok := c.keptBlob(d); ok {
+			return b.Size, b.Verdict, b.Close()
+		}
+		if reader, ok, err := c.fills.Attach(ctx, d); ok && err == nil {
+			return reader.Size(), Verdict{Outcome: Collapsed}, reader.Close()
+		}
+	}
+	if err == nil && !t.asked {
+		err = t.confirm(ctx)
+	}
+	return t.Size, Verdict{Outcome: Miss}, err
+}
+
+// source is a blob at its upstream, as a fill wants it.
+type source struct {
+	c    *Cache
+	r    *remote
+	repo Repository
+	d    digest.Digest
+}
+
+// Open streams the blob; that it can is the proof that the blob belongs to the repository.
+func (s source) Open(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+	body, size, err := s.r.OpenBlob(ctx, s.repo.Name, s.d, offset)
+	if err == nil && offset == 0 {
+		s.c.confirmed(s.repo, s.d, size)
+	}
+	return body, size, err
+}

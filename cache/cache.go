@@ -1,0 +1,261 @@
+// Package cache decides what is served from where: what is kept, what is fresh, who may have it. It is the one door that
+// the proxy knocks on.
+//
+// Content (blobs and manifests alike) lies in files under its digest, see package disk; what a tag names and which digest
+// belongs to which repository lies in the index, see package index; what is not there yet comes through a fill that all
+// who want it share, see package fill.
+//
+// The invariants:
+//
+//   - Content is kept only after its digest matched, and nobody gets the last byte of a blob before that.
+//   - A digest never changes what it stands for: what is kept is not asked for again. A tag is fresh for a while, then
+//     asked for by one HEAD, however many want it.
+//   - Content is served through a repository only if it belongs there: upstream showed it in that repository, or a manifest
+//     of the repository names it and upstream showed it somewhere in that registry. Anything else is asked for first.
+//   - When upstream fails, the last good answer is served as stale; but a manifest only if its blobs can be served too.
+//   - An upstream's 401, 403 and 404 are answers, and are passed on. A tag that gets one is forgotten.
+//   - The disk failing is no reason for a pull to fail: content then streams through.
+package cache
+
+import (
+	"context"
+	_ "crypto/sha256" // the algorithms that digests may name
+	_ "crypto/sha512"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/cache/fill"
+	"github.com/entrepot/entrepot/cache/index"
+)
+
+// Repository names a repository of a registry.
+type Repository = index.Repository
+
+var (
+	// ErrUnavailable says that upstream can't be had at the moment, and that what is cached won't do without it.
+	ErrUnavailable = errors.New("upstream can't be reached, and the cache can't serve this without it")
+	// ErrMismatch says that upstream sent something else than it was asked for. None of it was kept.
+	ErrMismatch = errors.New("upstream sent content that does not match its digest")
+	// ErrClosed says that the cache is being closed.
+	ErrClosed = fill.ErrClosed
+)
+
+// Options say how a Cache works. DataDir and Upstreams are required.
+type Options struct {
+	DataDir string
+	MaxSize int64         // bytes on disk at most; 0: as much as MinFree leaves
+	MinFree int64         // bytes of the file system to leave free
+	TagTTL  time.Duration // how long a tag is served without asking upstream; 0: it is always asked
+
+	Upstreams map[string]Upstream // by registry name
+
+	FillDone func(readers int, err error) // told of each transfer that ended; may be nil
+	Log      *zap.Logger                  // may be nil
+	Now      func() time.Time             // the clock; nil: time.Now
+}
+
+// Cache is an open cache. Its methods may be called concurrently.
+type Cache struct {
+	opts    Options
+	log     *zap.Logger
+	disk    *disk.Store
+	index   *index.Index
+	fills   *fill.Fills
+	remotes map[string]*remote
+	recency recency
+
+	flights singleflight.Group // small answers under way: manifests, tag checks, HEADs, listings
+	ctx     context.Context    // ends when Close is called
+	stop    context.CancelFunc
+
+	mu sync.Mutex
+	// guards following
+	closed bool
+	work   sync.WaitGroup // Add only while not closed
+}
+
+// Open opens the cache in its data directory, which no other process may have open; it waits a little for one that is
+// about to end.
+func Open(ctx context.Context, opts Options) (*Cache, error) {
+	if opts.Log == nil {
+		opts.Log = zap.NewNop()
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote)}
+	for name, up := range opts.Upstreams {
+		c.remotes[name] = &remote{Upstream: up, now: opts.Now}
+	}
+	if err := c.openStores(ctx); err != nil {
+		return nil, err
+	}
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	c.fills = fill.New(fill.Options{Kept: c.disk.Has, Create: c.create, Final: isAnswer, Done: c.fillDone})
+	return c, nil
+}
+
+func (c *Cache) openStores(ctx context.Context) (err error) {
+	c.disk, err = disk.Open(ctx, disk.Options{Dir: c.opts.DataDir, MaxSize: c.opts.MaxSize, MinFree: c.opts.MinFree})
+	if err != nil {
+		return err
+	}
+	entries, err := c.disk.Scan()
+	if err == nil {
+		c.recency.load(entries)
+		c.index, err = index.Open(c.disk.Dir("index"), c.log)
+	}
+	if err != nil {
+		return errors.Join(err, c.disk.Close())
+	}
+	return nil
+}
+
+// Close ends what is under way, whose readers get an error, and closes the stores. Complete content is kept.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.stop()
+	c.fills.Close()
+	c.work.Wait()
+	return errors.Join(c.index.Close(), c.disk.Close())
+}
+
+// Stats are momentary figures.
+type Stats struct {
+	Bytes   int64 // on disk, kept and reserved
+	Fills   int   // transfers from upstream in flight
+	Readers int   // clients that follow them
+}
+
+// Stats returns the figures of this moment.
+func (c *Cache) Stats() Stats {
+	f := c.fills.Stats()
+	return Stats{Bytes: c.disk.Used(), Fills: f.Flights, Readers: f.Readers}
+}
+
+// create makes a file for a fill, and room for it.
+func (c *Cache) create(d digest.Digest, size int64) (fill.File, error) {
+	var p *disk.Partial
+	err := c.withRoom(func() (err error) {
+		p, err = c.disk.Create(d, size)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// put keeps small content that has been verified. That it could not be kept is logged, and no error for anybody.
+func (c *Cache) put(d digest.Digest, content []byte) (kept bool) {
+	if c.disk.Has(d) {
+		return true
+	}
+	err := c.withRoom(func() error { return c.disk.Put(d, content) })
+	if err != nil {
+		c.log.Warn("not kept", zap.Stringer("digest", d), zap.Error(err))
+		return false
+	}
+	c.recency.add(d)
+	return true
+}
+
+// withRoom retries op, evicting what was used least recently, until there is room for it or nothing left to evict.
+func (c *Cache) withRoom(op func() error) error {
+	for {
+		err := op()
+		if !errors.Is(err, disk.ErrFull) {
+			return err
+		}
+		victim, ok := c.recency.takeOldest()
+		if !ok {
+			return err
+		}
+		if err := c.disk.Remove(victim); err != nil {
+			return err
+		}
+		c.log.Debug("evicted", zap.Stringer("digest", victim))
+	}
+}
+
+func (c *Cache) fillDone(r fill.Report) {
+	src := r.Source.(source)
+	log := c.log.With(zap.String("repository", src.repo.String()), zap.Stringer("digest", r.Digest),
+		zap.Int64("size", r.Size), zap.Int("readers", r.Readers))
+	switch {
+	case r.Err == nil:
+		c.recency.add(r.Digest)
+		log.Debug("blob kept")
+	case errors.Is(r.Err, fill.ErrKept), isAnswer(r.Err): // nothing was transferred
+	case errors.Is(r.Err, fill.ErrDigest):
+		log.Error("upstream sent wrong bytes: nothing of it was kept, no client got all of it", zap.Error(r.Err))
+	default:
+		log.Warn("blob not kept", zap.Error(r.Err))
+	}
+	if c.opts.FillDone != nil && !errors.Is(r.Err, fill.ErrKept) {
+		c.opts.FillDone(r.Readers, r.Err)
+	}
+}
+
+// remote returns the registry's upstream. The proxy routes to configured registries only.
+func (c *Cache) remote(repo Repository) (*remote, error) {
+	r, ok := c.remotes[repo.Registry]
+	if !ok {
+		return nil, fmt.Errorf("registry %s is not configured", repo.Registry)
+	}
+	return r, nil
+}
+
+// share runs work once for all who ask under the same key at the same time, on a context that no asker's leaving ends, and
+// returns its result to each. led tells whether this call was the one that ran it.
+func share[T any](ctx context.Context, c *Cache, key string, work func(context.Context) (T, error)) (v T, led bool, err error) {
+	type answer struct {
+		v   T
+		err error
+	}
+	mine := new(bool) // set in the leader's closure only; read after the channel was received from
+	done := c.flights.DoChan(key, func() (any, error) {
+		*mine = true
+		release, err := c.hold()
+		if err != nil {
+			return answer{err: err}, nil
+		}
+		defer release()
+		v, err := work(c.ctx)
+		return answer{v, err}, nil
+	})
+	select {
+	case res := <-done:
+		a := res.Val.(answer)
+		return a.v, *mine, a.err
+	case <-ctx.Done():
+		return v, false, context.Cause(ctx)
+	}
+}
+
+// hold keeps Close from closing the stores until release is called.
+func (c *Cache) hold() (release func(), err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, ErrClosed
+	}
+	c.work.Add(1)
+	return c.work.Done, nil
+}
+
+// logged says that a record could not be written: it will be learnt again.
+func (c *Cache) logged(err error) {
+	if err != nil {
+		c.log.Warn("index", zap.Error(err))
+	}
+}

@@ -1,0 +1,252 @@
+// Package disk is the data directory: the only code that touches it.
+//
+//	lock                         one process at a time (flock)
+//	index/                       Badger's own, see package index
+//	blobs/sha256/ab/abcd…        complete and verified content
+//	partial/sha256-abcd…         content that is still landing
+//
+// The life of a blob:
+//
+//   - Create reserves its size and opens a private file in partial/;
+//   - bytes are written to it at any offset, and read back from it;
+//   - Commit makes it durable and gives it its name, in that order: data fsynced, renamed, directory fsynced;
+//   - Remove takes the name away. Who has the file open reads on.
+//
+// So a name below blobs/ stands for content that was verified before (the caller's duty) and is durable: the files are
+// the truth, and whatever else is known about them can be rebuilt. Space is reserved before it is written, rounded up to
+// the blocks that a file system charges; what is reserved and what is kept never exceed the configured size together.
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// ErrFull says that the content does not fit at the moment: removing other content would help.
+var ErrFull = errors.New("disk: no room left below the configured size")
+
+// ErrTooLarge says that the content can never fit: it is larger than the configured size.
+var ErrTooLarge = errors.New("disk: larger than the whole configured size")
+
+// block is what file systems charge in: a file of one byte costs this much. ext4, XFS and tmpfs use 4 KiB by default.
+const block = 4096
+
+// lockPatience is how long Open waits for another process to let go: a process that was just killed holds its lock
+// until the kernel has taken it apart.
+const lockPatience = 10 * time.Second
+
+// Options say where a Store lives and how large it may grow.
+type Options struct {
+	Dir     string
+	MaxSize int64 // bytes on disk at most; 0: as much as MinFree leaves
+	MinFree int64 // bytes of the file system to leave free; 0: none
+}
+
+// Store is an open data directory. Its methods may be called concurrently.
+type Store struct {
+	opts Options
+	root *os.Root
+	lock *os.File
+	puts atomic.Uint64 // makes the private names of Put differ
+
+	// naming is held while a name below blobs/ comes or goes, so that the names and what is counted agree. The I/O
+	// under it is one rename or unlink.
+	naming sync.Mutex
+
+	mu sync.Mutex
+	// guards following
+	used int64 // bytes kept and reserved, in whole blocks
+}
+
+// Open opens the data directory, creating it if need be, and locks it until Close. Leftovers of unfinished
+// transfers are removed.
+func Open(ctx context.Context, opts Options) (*Store, error) {
+	if err := os.MkdirAll(opts.Dir, 0o750); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	root, err := os.OpenRoot(opts.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	s := &Store{opts: opts, root: root}
+	if err := s.prepare(ctx); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("data directory %s: %w", opts.Dir, err)
+	}
+	return s, nil
+}
+
+func (s *Store) prepare(ctx context.Context) error {
+	lock, err := s.root.OpenFile("lock", os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return err
+	}
+	s.lock = lock
+	if err := flock(ctx, lock); err != nil {
+		return err
+	}
+	if err := s.root.RemoveAll("partial"); err != nil {
+		return err
+	}
+	if err := s.root.Mkdir("partial", 0o750); err != nil {
+		return err
+	}
+	return s.root.MkdirAll("blobs", 0o750)
+}
+
+// flock takes the lock for this process, waiting up to lockPatience for another to let go of it.
+func flock(ctx context.Context, f *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.New("in use by another process: stop it, or choose another directory")
+		}
+	}
+}
+
+// Close unlocks the directory. Files that are still open stay readable.
+func (s *Store) Close() error {
+	var err error
+	if s.lock != nil {
+		err = s.lock.Close()
+	}
+	return errors.Join(err, s.root.Close())
+}
+
+// Dir is the path of a directory of another package's below the data directory.
+func (s *Store) Dir(name string) string { return filepath.Join(s.opts.Dir, name) }
+
+// Blob opens complete content for reading. The caller closes the file. The error is fs.ErrNotExist when there is none;
+// any other error means that there is something that can't be read.
+func (s *Store) Blob(d digest.Digest) (*os.File, int64, error) {
+	f, err := s.root.Open(blobPath(d))
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", blobPath(d))
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
+
+// Has reports whether complete content is there.
+func (s *Store) Has(d digest.Digest) bool {
+	info, err := s.root.Lstat(blobPath(d))
+	return err == nil && info.Mode().IsRegular()
+}
+
+// Remove takes content away. Removing what is not there is no error.
+func (s *Store) Remove(d digest.Digest) error {
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	info, err := s.root.Lstat(blobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = s.root.RemoveAll(blobPath(d))
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", d, err)
+	}
+	s.release(info.Size())
+	return nil
+}
+
+// Used is how many bytes are kept and reserved, in whole blocks.
+func (s *Store) Used() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used
+}
+
+// reserve takes size bytes out of what may still be used, or says why it can't.
+func (s *Store) reserve(size int64) error {
+	size = blocks(size)
+	if s.opts.MaxSize > 0 && size > s.opts.MaxSize {
+		return ErrTooLarge
+	}
+	free := int64(-1)
+	if s.opts.MinFree > 0 {
+		var err error
+		if free, err = freeSpace(s.opts.Dir); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opts.MaxSize > 0 && s.used+size > s.opts.MaxSize {
+		return ErrFull
+	}
+	if free >= 0 && free-size < s.opts.MinFree {
+		return ErrFull
+	}
+	s.used += size
+	return nil
+}
+
+func (s *Store) release(size int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used -= blocks(size)
+}
+
+func blocks(size int64) int64 { return (size + block - 1) / block * block }
+
+// freeSpace is how many bytes of the file system an ordinary process may still take.
+func freeSpace(dir string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("statfs: %w", err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// Capacity is the size in bytes of the file system that holds dir, or of the nearest parent that exists.
+func Capacity(dir string) (int64, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return 0, err
+	}
+	for {
+		var st syscall.Statfs_t
+		err := syscall.Statfs(dir, &st)
+		if err == nil {
+			return int64(st.Blocks) * st.Bsize, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return 0, fmt.Errorf("statfs %s: %w", dir, err)
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+func blobDir(d digest.Digest) string {
+	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2]
+}
+
+func blobPath(d digest.Digest) string { return blobDir(d) + "/" + d.Encoded() }

@@ -1,0 +1,133 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Partial is content that is still landing. WriteAt and ReadAt may be called concurrently; Commit or Discard ends it,
+// once, after the last WriteAt. ReadAt goes on working until Close.
+type Partial struct {
+	*os.File
+	store  *Store
+	name   string
+	digest digest.Digest
+	size   int64
+}
+
+// Create reserves room for content of that size and opens a file for it, as long as the content from the start but
+// without blocks. At most one Partial of a digest may be open and not yet ended: the caller's duty. A new one never
+// touches the file of an older one that somebody still reads. The error is ErrFull or ErrTooLarge when there is no room.
+func (s *Store) Create(d digest.Digest, size int64) (*Partial, error) {
+	return s.create("partial/"+d.Algorithm().String()+"-"+d.Encoded(), d, size)
+}
+
+func (s *Store) create(name string, d digest.Digest, size int64) (*Partial, error) {
+	if err := s.reserve(size); err != nil {
+		return nil, err
+	}
+	f, err := s.createFile(name, size)
+	if err != nil {
+		s.release(size)
+		return nil, fmt.Errorf("create %s: %w", d, err)
+	}
+	return &Partial{File: f, store: s, name: name, digest: d, size: size}, nil
+}
+
+func (s *Store) createFile(name string, size int64) (*os.File, error) {
+	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Truncate(size); err != nil {
+		f.Close()
+		return nil, errors.Join(err, s.root.Remove(name))
+	}
+	return f, nil
+}
+
+// Commit makes the content durable and then visible under its digest. The caller has verified it. After an error the
+// content is not kept and needs no Discard.
+func (p *Partial) Commit() error {
+	dir := blobDir(p.digest)
+	err := p.Sync()
+	if err == nil {
+		err = p.store.mkdir(dir)
+	}
+	if err == nil {
+		err = p.rename()
+	}
+	if err != nil {
+		p.Discard()
+		return fmt.Errorf("keep %s: %w", p.digest, err)
+	}
+	if err := p.store.syncDir(dir); err != nil {
+		return fmt.Errorf("keep %s: %w", p.digest, errors.Join(err, p.store.Remove(p.digest)))
+	}
+	return nil
+}
+
+func (p *Partial) rename() error {
+	p.store.naming.Lock()
+	defer p.store.naming.Unlock()
+	if p.store.Has(p.digest) { // kept by somebody else meanwhile, and counted
+		p.Discard()
+		return nil
+	}
+	return p.store.root.Rename(p.name, blobPath(p.digest))
+}
+
+// Discard gives the content up and frees its reservation.
+func (p *Partial) Discard() {
+	// A name that can't be removed now is a leftover for the next Open.
+	_ = p.store.root.Remove(p.name)
+	p.store.release(p.size)
+}
+
+// Put keeps small content that the caller holds and has verified. Any number may put the same at once.
+func (s *Store) Put(d digest.Digest, content []byte) error {
+	name := fmt.Sprintf("partial/put-%d", s.puts.Add(1))
+	p, err := s.create(name, d, int64(len(content)))
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if _, err := p.WriteAt(content, 0); err != nil {
+		p.Discard()
+		return fmt.Errorf("write %s: %w", d, err)
+	}
+	return p.Commit()
+}
+
+// mkdir makes a directory of blobs/, and makes it durable when it is new.
+func (s *Store) mkdir(dir string) error {
+	if _, err := s.root.Lstat(dir); err == nil {
+		return nil
+	}
+	if err := s.root.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	for d := path.Dir(dir); d != "."; d = path.Dir(d) {
+		if err := s.syncDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) syncDir(dir string) error {
+	f, err := s.root.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}

@@ -1,0 +1,207 @@
+// Package index keeps the records that are not content: what a tag named when it was last looked up, which digests
+// belong to which repository, the last good answer of a listing. It is the only importer of Badger.
+//
+// Everything in it can be lost: the content itself lies in files, and upstream knows the rest. So records are written
+// without waiting for the disk (they survive a kill, not a power cut), one that can't be read is one that isn't there, and
+// an index that can't be opened is moved aside and begun anew.
+package index
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/zap"
+)
+
+// Repository names a repository of a registry.
+type Repository struct {
+	Registry, Name string
+}
+
+// String is the repository as people write it.
+func (r Repository) String() string { return r.Registry + "/" + r.Name }
+
+// Tag is what a tag named when upstream was last asked.
+type Tag struct {
+	Manifest ocispec.Descriptor // MediaType, Digest and Size
+	Checked  time.Time          // when upstream last said so
+	Changed  time.Time          // when it last said something else
+}
+
+// Member is the proof, or the claim, that a digest belongs to a repository.
+type Member struct {
+	MediaType string
+	Size      int64 // -1 if unknown
+	// Confirmed: upstream itself showed the digest in this repository. If not, a manifest of it names the digest.
+	Confirmed bool
+}
+
+// Listing is the last good answer of a listing, such as the tags of a repository.
+type Listing struct {
+	ContentType string
+	Link        string // upstream's Link header
+	Body        []byte
+	Checked     time.Time
+}
+
+// listingLife is for how long a listing that nobody renews is kept. Their number is bounded by nothing else: each page
+// size that a client thinks of is a listing of its own.
+const listingLife = 7 * 24 * time.Hour
+
+// Index is an open index. Its methods may be called concurrently.
+type Index struct {
+	db *badger.DB
+}
+
+// Open opens the index in dir, creating it if need be. One that is damaged is moved aside, to dir with the suffix
+// ".damaged" and a time, which log is told. The caller sees to it that no other process has it open.
+func Open(dir string, log *zap.Logger) (*Index, error) {
+	db, err := open(dir, log)
+	if err != nil && damaged(err) {
+		aside := filepath.Clean(dir) + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
+		if renameErr := os.Rename(dir, aside); renameErr != nil {
+			return nil, fmt.Errorf("index: %w", errors.Join(err, renameErr))
+		}
+		log.Error("the index is damaged: it was moved aside and begun anew; content is kept, freshness is lost",
+			zap.String("aside", aside), zap.NamedError("damage", err))
+		db, err = open(dir, log)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
+	return &Index{db: db}, nil
+}
+
+func open(dir string, log *zap.Logger) (*badger.DB, error) {
+	// The sizes are for hundreds of thousands of records of 200 bytes in tens of megabytes of memory. Values stay out of
+	// the value log (all are below the threshold), so that it needs no collection.
+	return badger.Open(badger.DefaultOptions(dir).
+		WithLogger(logger{log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)).Sugar()}).
+		WithBypassLockGuard(true).
+		WithMemTableSize(8 << 20).WithNumMemtables(2).WithBaseTableSize(2 << 20).WithNumCompactors(2).
+		WithValueThreshold(1 << 20).WithValueLogFileSize(16 << 20).
+		WithCompression(options.None).WithBlockCacheSize(0).
+		WithMetricsEnabled(false).WithSyncWrites(false))
+}
+
+// damaged reports whether an index that can't be opened had better be begun anew: not when the disk or the permissions
+// are what is wrong. Badger wraps errors so that only their text is left.
+func damaged(err error) bool {
+	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EIO, syscall.EMFILE, syscall.ENOMEM} {
+		if strings.Contains(err.Error(), e.Error()) {
+			return false
+		}
+	}
+	return true
+}
+
+// Close writes what is pending and closes the index.
+func (x *Index) Close() error { return x.db.Close() }
+
+// Tag returns the record of a tag; ok is false if there is none.
+func (x *Index) Tag(repo Repository, tag string) (rec Tag, ok bool) {
+	ok = x.get(tagKey(repo, tag), rec.decode)
+	return rec, ok
+}
+
+// SetTag records a tag.
+func (x *Index) SetTag(repo Repository, tag string, rec Tag) error {
+	return x.set(tagKey(repo, tag), rec.encode(), 0)
+}
+
+// DeleteTag forgets a tag.
+func (x *Index) DeleteTag(repo Repository, tag string) error {
+	return x.db.Update(func(txn *badger.Txn) error { return txn.Delete(tagKey(repo, tag)) })
+}
+
+// Member returns what is known of a digest in a repository; ok is false if nothing is.
+func (x *Index) Member(repo Repository, d digest.Digest) (rec Member, ok bool) {
+	ok = x.get(memberKey(repo, d), rec.decode)
+	return rec, ok
+}
+
+// Confirm records that upstream showed the digest in the repository.
+func (x *Index) Confirm(repo Repository, d digest.Digest, rec Member) error {
+	rec.Confirmed = true
+	return x.db.Update(func(txn *badger.Txn) error {
+		return errors.Join(
+			txn.Set(memberKey(repo, d), rec.encode()),
+			txn.Set(shownKey(repo.Registry, d), nil))
+	})
+}
+
+// Claim records that a manifest of the repository names these. What is confirmed stays so.
+func (x *Index) Claim(repo Repository, named []ocispec.Descriptor) error {
+	batch := x.db.NewWriteBatch()
+	defer batch.Cancel()
+	for _, desc := range named {
+		if have, ok := x.Member(repo, desc.Digest); ok && have.Confirmed {
+			continue
+		}
+		rec := Member{MediaType: desc.MediaType, Size: desc.Size}
+		if err := batch.Set(memberKey(repo, desc.Digest), rec.encode()); err != nil {
+			return err
+		}
+	}
+	return batch.Flush()
+}
+
+// Shown reports whether any repository of the registry was seen to hold the digest.
+func (x *Index) Shown(registry string, d digest.Digest) bool {
+	return x.get(shownKey(registry, d), func([]byte) error { return nil })
+}
+
+// Listing returns the last good answer of a listing; ok is false if there is none.
+func (x *Index) Listing(repo Repository, resource string) (rec Listing, ok bool) {
+	ok = x.get(listingKey(repo, resource), rec.decode)
+	return rec, ok
+}
+
+// SetListing records a good answer. One too large for a record is not kept, which is no error.
+func (x *Index) SetListing(repo Repository, resource string, rec Listing) error {
+	value := rec.encode()
+	if len(value) > 512<<10 { // half of what a transaction may hold
+		return nil
+	}
+	return x.set(listingKey(repo, resource), value, listingLife)
+}
+
+// DeleteListing forgets a listing.
+func (x *Index) DeleteListing(repo Repository, resource string) error {
+	return x.db.Update(func(txn *badger.Txn) error { return txn.Delete(listingKey(repo, resource)) })
+}
+
+func (x *Index) get(key []byte, decode func([]byte) error) bool {
+	err := x.db.View(func(txn *badger.Txn) error {
+		item, err := txn.Get(key)
+		if err != nil {
+			return err
+		}
+		return item.Value(decode)
+	})
+	return err == nil
+}
+
+func (x *Index) set(key, value []byte, life time.Duration) error {
+	return x.db.Update(func(txn *badger.Txn) error {
+		e := badger.NewEntry(key, value)
+		if life > 0 {
+			e = e.WithTTL(life)
+		}
+		return txn.SetEntry(e)
+	})
+}
+
+// logger is Badger's view of zap.
+type logger struct{ *zap.SugaredLogger }
+
+func (l logger) Warningf(format string, args ...any) { l.Warnf(strings.TrimSpace(format), args...) }

@@ -1,0 +1,215 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/zap"
+
+	"github.com/entrepot/entrepot/cache/index"
+)
+
+// Reference names a manifest within a repository: by tag, or by digest. Exactly one of the two is set.
+type Reference struct {
+	Tag    string
+	Digest digest.Digest
+}
+
+// String is the tag or the digest.
+func (r Reference) String() string {
+	if r.Digest != "" {
+		return r.Digest.String()
+	}
+	return r.Tag
+}
+
+// Manifest is a manifest, or what is known of one.
+type Manifest struct {
+	Descriptor ocispec.Descriptor // MediaType, Digest and Size
+	Body       []byte             // verified; nil if only the descriptor was asked for and the manifest is not at hand
+	Verdict    Verdict
+}
+
+// Manifest returns what a reference names. By tag, it is something that the client takes, if upstream has that. With
+// headOnly the descriptor is enough.
+func (c *Cache) Manifest(ctx context.Context, repo Repository, ref Reference, accept Accept, headOnly bool) (*Manifest, error) {
+	r, err := c.remote(repo)
+	if err != nil {
+		return nil, err
+	}
+	if ref.Digest != "" {
+		return c.manifestByDigest(ctx, r, repo, ref.Digest, headOnly)
+	}
+	return c.manifestByTag(ctx, r, repo, ref.Tag, accept, headOnly)
+}
+
+// manifestByDigest never asks upstream about what is kept, but whether it may be served.
+func (c *Cache) manifestByDigest(ctx context.Context, r *remote, repo Repository, d digest.Digest, headOnly bool) (*Manifest, error) {
+	t, known := c.known(r, repo, d)
+	if known && t.proven {
+		if m, ok := c.storedManifest(t.descriptor()); ok {
+			return m, c.servable(ctx, r, repo, m)
+		}
+	}
+	if !headOnly && (!c.disk.Has(d) || known && t.proven) {
+		m, led, err := c.fetchManifest(ctx, r, repo, d.String())
+		return collapsed(m, led), err
+	}
+	// Upstream's word that the digest is there, and the proof that it belongs to this repository.
+	desc, err := c.resolveDigest(ctx, r, repo, d)
+	if err != nil {
+		return nil, err
+	}
+	if m, ok := c.storedManifest(desc); ok {
+		m.Verdict.Outcome = Revalidated
+		return m, nil
+	}
+	if headOnly && complete(desc) {
+		return &Manifest{Descriptor: desc, Verdict: Verdict{Outcome: Miss}}, nil
+	}
+	m, led, err := c.fetchManifest(ctx, r, repo, d.String())
+	return collapsed(m, led), err
+}
+
+func (t title) descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: t.MediaType, Digest: t.d, Size: t.Size}
+}
+
+// complete reports whether a descriptor says all that a HEAD must answer.
+func complete(desc ocispec.Descriptor) bool {
+	return desc.MediaType != "" && desc.Digest != "" && desc.Size > 0
+}
+
+// collapsed notes that m came from a fetch that somebody else had begun.
+func collapsed(m *Manifest, led bool) *Manifest {
+	if m == nil || led {
+		return m
+	}
+	shared := *m // m is everybody's
+	shared.Verdict.Outcome = Collapsed
+	return &shared
+}
+
+// storedManifest reads a kept manifest. It is small, so its digest is checked each time: one that rotted is removed, and
+// so fetched again.
+func (c *Cache) storedManifest(desc ocispec.Descriptor) (*Manifest, bool) {
+	f, size, err := c.disk.Blob(desc.Digest)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	if size > maxManifest {
+		return nil, false
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(f, body); err != nil {
+		c.log.Warn("kept manifest can't be read", zap.Stringer("digest", desc.Digest), zap.Error(err))
+		return nil, false
+	}
+	if desc.Digest.Algorithm().FromBytes(body) != desc.Digest {
+		c.log.Error("kept manifest is damaged: removed, to be fetched again", zap.Stringer("digest", desc.Digest))
+		c.recency.forget(desc.Digest)
+		if err := c.disk.Remove(desc.Digest); err != nil {
+			c.log.Warn("remove", zap.Error(err))
+		}
+		return nil, false
+	}
+	if desc.MediaType == blobType || desc.MediaType == "" {
+		return nil, false // it was known as a blob only: upstream knows what it is
+	}
+	c.recency.touch(desc.Digest)
+	desc.Size = size
+	return &Manifest{Descriptor: desc, Body: body, Verdict: Verdict{Outcome: Hit}}, true
+}
+
+// maxManifest is the largest manifest that is taken from upstream, in bytes. The specification asks for 4 MiB at least.
+const maxManifest = 8 << 20
+
+// resolveDigest asks upstream by HEAD what a digest is.
+func (c *Cache) resolveDigest(ctx context.Context, r *remote, repo Repository, d digest.Digest) (ocispec.Descriptor, error) {
+	key := "head " + repo.String() + " " + d.String()
+	desc, _, err := share(ctx, c, key, func(ctx context.Context) (ocispec.Descriptor, error) {
+		desc, err := r.Resolve(ctx, repo.Name, d.String(), manifestTypes)
+		if err != nil {
+			return desc, err
+		}
+		desc.Digest = d
+		if desc.MediaType != "" {
+			c.logged(c.index.Confirm(repo, d, index.Member{MediaType: desc.MediaType, Size: desc.Size}))
+		}
+		return desc, nil
+	})
+	return desc, err
+}
+
+// fetchManifest gets a manifest from upstream, by tag or by digest, and keeps it.
+func (c *Cache) fetchManifest(ctx context.Context, r *remote, repo Repository, reference string) (m *Manifest, led bool, err error) {
+	return share(ctx, c, "manifest "+repo.String()+" "+reference, func(ctx context.Context) (*Manifest, error) {
+		return c.download(ctx, r, repo, reference, manifestTypes)
+	})
+}
+
+// download gets a manifest from upstream, verifies and keeps it.
+func (c *Cache) download(ctx context.Context, r *remote, repo Repository, reference string, accept []string) (*Manifest, error) {
+	desc, body, err := r.Manifest(ctx, repo.Name, reference, accept)
+	if err != nil {
+		return nil, err
+	}
+	want := desc.Digest // what upstream's header says, if it does
+	if d, err := digest.Parse(reference); err == nil {
+		want = d
+	}
+	if want == "" {
+		want = digest.FromBytes(body)
+	}
+	if got := want.Algorithm().FromBytes(body); got != want {
+		return nil, fmt.Errorf("%w: manifest %s@%s: got %s", ErrMismatch, repo, want, got)
+	}
+	doc, err := parseDocument(body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: manifest %s %s is no manifest: %w", ErrMismatch, repo, reference, err)
+	}
+	desc.Digest, desc.Size = want, int64(len(body))
+	m := &Manifest{Descriptor: desc, Body: body, Verdict: Verdict{Outcome: Miss}}
+	m.Verdict.Stored = c.put(want, body)
+	c.logged(c.index.Confirm(repo, want, index.Member{MediaType: desc.MediaType, Size: desc.Size}))
+	c.logged(c.index.Claim(repo, doc.named()))
+	return m, nil
+}
+
+// document is what the cache reads of a manifest or an index. The rest, and the bytes themselves, are the clients' matter.
+type document struct {
+	Manifests []ocispec.Descriptor `json:"manifests"` // of an index
+	Config    *ocispec.Descriptor  `json:"config"`
+	Layers    []ocispec.Descriptor `json:"layers"`
+	Blobs     []ocispec.Descriptor `json:"blobs"` // of an artifact manifest
+}
+
+// maxNamed bounds how many descriptors of a manifest are looked at: far more than any image has.
+const maxNamed = 10_000
+
+func parseDocument(body []byte) (document, error) {
+	var doc document
+	err := json.Unmarshal(body, &doc)
+	return doc, err
+}
+
+// named are the descriptors of the content that belongs to the manifest and that its registry has: what has URLs lies
+// elsewhere, and a registry need not have seen it.
+func (d document) named() []ocispec.Descriptor {
+	all := append(append(append([]ocispec.Descriptor(nil), d.Manifests...), d.Layers...), d.Blobs...)
+	if d.Config != nil {
+		all = append(all, *d.Config)
+	}
+	named := all[:0]
+	for _, desc := range all[:min(len(all), maxNamed)] {
+		if desc.Digest.Validate() == nil && desc.Size >= 0 && len(desc.URLs) == 0 && len(desc.MediaType) < 256 {
+			named = append(named, desc)
+		}
+	}
+	return named
+}

@@ -1,0 +1,187 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/entrepot/entrepot/cache/index"
+)
+
+// patience is how long a client waits for upstream's word on a tag when there is a stale answer to give it. The check
+// goes on behind, so that the next one finds it.
+const patience = 2 * time.Second
+
+// manifestByTag serves a fresh tag from the cache. Otherwise upstream is asked, once however many want it; when it fails,
+// the last good answer is served.
+func (c *Cache) manifestByTag(ctx context.Context, r *remote, repo Repository, tag string, accept Accept, headOnly bool) (*Manifest, error) {
+	rec, known := c.index.Tag(repo, tag)
+	if known && !accept.takes(rec.Manifest.MediaType) {
+		return c.negotiate(ctx, r, repo, tag, accept)
+	}
+	if known && c.fresh(rec.Checked) {
+		return c.tagged(ctx, r, repo, rec, c.verdict(Hit, rec.Checked), headOnly)
+	}
+	if !known {
+		checked, led, err := c.checkTag(ctx, r, repo, tag, !headOnly)
+		if err != nil {
+			return nil, err
+		}
+		if !accept.takes(checked.Manifest.MediaType) {
+			return c.negotiate(ctx, r, repo, tag, accept)
+		}
+		m, err := c.tagged(ctx, r, repo, checked, c.verdict(Miss, checked.Checked), headOnly)
+		if err == nil {
+			m.Verdict.Stored = true
+		}
+		return collapsed(m, led), err
+	}
+	checked, err := c.checkWhileStale(ctx, r, repo, tag)
+	switch {
+	case err == nil && !accept.takes(checked.Manifest.MediaType):
+		return c.negotiate(ctx, r, repo, tag, accept)
+	case err == nil:
+		how := Revalidated
+		if checked.Manifest.Digest != rec.Manifest.Digest {
+			how = Miss
+		}
+		return c.tagged(ctx, r, repo, checked, c.verdict(how, checked.Checked), headOnly)
+	case isAnswer(err), ctx.Err() != nil:
+		return nil, err
+	}
+	return c.stale(ctx, r, repo, rec, err)
+}
+
+func (c *Cache) fresh(checked time.Time) bool {
+	age := c.opts.Now().Sub(checked)
+	return age >= 0 && age < c.opts.TagTTL // a clock that was set back makes it stale, not eternal
+}
+
+func (c *Cache) verdict(how Outcome, checked time.Time) Verdict {
+	age := max(0, c.opts.Now().Sub(checked))
+	return Verdict{Outcome: how, Mutable: true, Age: age, TTL: c.opts.TagTTL - age, Stored: how == Miss}
+}
+
+// tagged returns the manifest that a tag's record names. For a HEAD the record is enough.
+func (c *Cache) tagged(ctx context.Context, r *remote, repo Repository, rec index.Tag, v Verdict, headOnly bool) (*Manifest, error) {
+	m, ok := c.storedManifest(rec.Manifest)
+	switch {
+	case ok && v.Outcome == Hit:
+		if err := c.servable(ctx, r, repo, m); err != nil {
+			return nil, err
+		}
+	case ok:
+	case headOnly:
+		m = &Manifest{Descriptor: rec.Manifest}
+	default:
+		fetched, _, err := c.fetchManifest(ctx, r, repo, rec.Manifest.Digest.String())
+		if err != nil {
+			return nil, err
+		}
+		shared := *fetched
+		m, v.Outcome, v.Stored = &shared, Miss, fetched.Verdict.Stored
+	}
+	m.Verdict = v
+	return m, nil
+}
+
+// stale returns the last good answer after upstream failed with cause, if it can be served whole.
+func (c *Cache) stale(ctx context.Context, r *remote, repo Repository, rec index.Tag, cause error) (*Manifest, error) {
+	m, ok := c.storedManifest(rec.Manifest)
+	if !ok {
+		return nil, cause
+	}
+	if err := c.servable(ctx, r, repo, m); err != nil {
+		return nil, errors.Join(err, cause)
+	}
+	m.Verdict = c.verdict(Stale, rec.Checked)
+	m.Verdict.Cause = cause
+	return m, nil
+}
+
+// negotiate asks upstream for a manifest of the types that this client takes, which are not what upstream serves to who
+// takes all: the answer is this client's, and no record of the tag.
+func (c *Cache) negotiate(ctx context.Context, r *remote, repo Repository, tag string, accept Accept) (*Manifest, error) {
+	key := fmt.Sprintf("negotiate %s:%s %s", repo, tag, accept)
+	m, led, err := share(ctx, c, key, func(ctx context.Context) (*Manifest, error) {
+		return c.download(ctx, r, repo, tag, accept.types)
+	})
+	return collapsed(m, led), err
+}
+
+// errSlow says that upstream has not answered within patience.
+var errSlow = errors.New("upstream is slow to answer")
+
+// errDown says that upstream was not asked because it failed just now.
+var errDown = errors.New("upstream failed a moment ago")
+
+// checkWhileStale asks upstream for a tag of which there is a stale record, and does not wait for long.
+func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository, tag string) (index.Tag, error) {
+	down, probe := r.down()
+	if down && !probe {
+		return index.Tag{}, errDown
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSlow)
+	if down {
+		cancel() // nobody waits for the probe
+	}
+	defer cancel()
+	checked, _, err := c.checkTag(ctx, r, repo, tag, false)
+	if down && errors.Is(err, context.Canceled) {
+		err = errDown
+	}
+	return checked, err
+}
+
+// checkTag asks upstream what a tag names and takes the answer down. The manifest is at hand afterwards, but when the tag
+// was not known before and fetch is false.
+//
+// A tag that moved is taken down only once its new manifest is here: HEAD is free under rate limits and GET is not, so
+// upstream may well answer the one and refuse the other, and then the last good answer must still be had under its tag.
+func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag string, fetch bool) (index.Tag, bool, error) {
+	return share(ctx, c, "tag "+repo.String()+":"+tag, func(ctx context.Context) (index.Tag, error) {
+		old, known := c.index.Tag(repo, tag)
+		rec, err := c.askTag(ctx, r, repo, tag, old, known, fetch)
+		if err != nil {
+			if known && isAnswer(err) {
+				c.log.Info("tag forgotten: upstream does not serve it any more",
+					zap.String("repository", repo.String()), zap.String("tag", tag), zap.Error(err))
+				c.logged(c.index.DeleteTag(repo, tag))
+			}
+			return index.Tag{}, err
+		}
+		rec.Checked, rec.Changed = c.opts.Now(), old.Changed
+		if rec.Manifest.Digest != old.Manifest.Digest {
+			rec.Changed = rec.Checked
+		}
+		c.logged(c.index.SetTag(repo, tag, rec))
+		return rec, nil
+	})
+}
+
+// askTag asks upstream what a tag names: by HEAD if there is something to compare with or nobody wants the manifest,
+// else by the GET that is going to be needed anyway.
+func (c *Cache) askTag(ctx context.Context, r *remote, repo Repository, tag string, old index.Tag, known, fetch bool) (index.Tag, error) {
+	if known || !fetch {
+		desc, err := r.Resolve(ctx, repo.Name, tag, manifestTypes)
+		if err != nil {
+			return index.Tag{}, err
+		}
+		if complete(desc) {
+			c.logged(c.index.Confirm(repo, desc.Digest, index.Member{MediaType: desc.MediaType, Size: desc.Size}))
+			moved := known && desc.Digest != old.Manifest.Digest
+			if moved && !c.disk.Has(desc.Digest) {
+				_, _, err = c.fetchManifest(ctx, r, repo, desc.Digest.String())
+			}
+			return index.Tag{Manifest: desc}, err
+		}
+	}
+	m, _, err := c.fetchManifest(ctx, r, repo, tag)
+	if err != nil {
+		return index.Tag{}, err
+	}
+	return index.Tag{Manifest: m.Descriptor}, nil
+}
