@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/upstream"
+	"github.com/entrepot/entrepot/upstream/bandwidth"
+)
+
+func serveCommand(environ []string, log io.Writer) *cobra.Command {
+	var f flags
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the mirror",
+		Long: `Serve the mirror until SIGTERM or SIGINT; bodies in flight may then finish within shutdown_grace (30s).
+
+It needs no configuration: it mirrors Docker Hub on :5000, keeps content in ./data, and serves metrics and health on
+127.0.0.1:5001. Every key of the configuration file is also an environment variable: ENTREPOT_CACHE_TAG_TTL=5m.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.load(cmd, environ)
+			if err != nil {
+				return err
+			}
+			logger := newLogger(c.Log, log)
+			defer func() { _ = logger.Sync() }() // terminals can't be synced, and say so
+			return serve(cmd.Context(), c, logger)
+		},
+	}
+	f.register(cmd)
+	return cmd
+}
+
+// serve runs the mirror until ctx ends.
+func serve(ctx context.Context, c *config.Config, log *zap.Logger) (err error) {
+	metrics := proxy.NewMetrics(names(c), version())
+	upstreams, err := openUpstreams(c, metrics, log.Named("upstream"))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, u := range upstreams {
+			u.Close()
+		}
+	}()
+	opened, err := openCache(ctx, c, upstreams, metrics, log.Named("cache"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	metrics.Watch(opened.Stats)
+
+	var ready atomic.Bool
+	mirror := proxy.New(proxy.Options{
+		Cache: opened, Registries: registries(c), DefaultRegistry: c.DefaultRegistry, Canonical: config.CanonicalRegistry,
+		Metrics: metrics, Log: log.Named("proxy"),
+	})
+	servers, err := listen(log, []endpoint{
+		{"mirror", c.Listen, mirror},
+		{"admin", c.AdminListen, proxy.Admin(metrics, ready.Load)},
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("serving", zap.String("version", version()), zap.String("listen", servers[0].address),
+		zap.String("admin", c.AdminListen), zap.String("data", c.DataDir),
+		zap.Strings("registries", names(c)), zap.String("default", c.DefaultRegistry))
+	ready.Store(true)
+	return run(ctx, servers, time.Duration(c.ShutdownGrace), func() { ready.Store(false) }, log)
+}
+
+func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (map[string]*upstream.Registry, error) {
+	limiter := bandwidth.New(int64(c.Bandwidth.Upstream))
+	opened := make(map[string]*upstream.Registry)
+	for name, r := range c.Registries {
+		opts := upstream.Options{
+			Name: name, TokenRealms: r.TokenRealms, Limiter: limiter, Observer: metrics, Log: log, UserAgent: "entrepot/" + version(),
+			Credentials: func() (upstream.Credentials, error) {
+				username, password, err := r.Credentials.Resolve()
+				return upstream.Credentials{Username: username, Password: password}, err
+			},
+		}
+		for _, e := range r.Endpoints {
+			u, err := url.Parse(e.URL.String())
+			if err != nil {
+				return nil, err
+			}
+			opts.Endpoints = append(opts.Endpoints, u)
+		}
+		u, err := upstream.New(opts)
+		if err != nil {
+			return nil, err
+		}
+		opened[name] = u
+	}
+	return opened, nil
+}
+
+func openCache(ctx context.Context, c *config.Config, upstreams map[string]*upstream.Registry, metrics *proxy.Metrics, log *zap.Logger) (*cache.Cache, error) {
+	maxSize, err := bytesOf(c.Cache.MaxSize, c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	minFree, err := bytesOf(c.Cache.MinFree, c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	opts := cache.Options{
+		DataDir: c.DataDir, MaxSize: maxSize, MinFree: minFree, TagTTL: time.Duration(c.Cache.TagTTL),
+		Upstreams: make(map[string]cache.Upstream), FillDone: metrics.FillDone, Log: log,
+	}
+	for name, u := range upstreams {
+		opts.Upstreams[name] = u
+	}
+	return cache.Open(ctx, opts)
+}
+
+// bytesOf is how many bytes an amount of disk stands for on the file system of dir.
+func bytesOf(s config.Space, dir string) (int64, error) {
+	if s.Percent == 0 {
+		return s.Bytes, nil
+	}
+	capacity, err := disk.Capacity(dir)
+	return int64(float64(capacity) * s.Percent / 100), err
+}
+
+func names(c *config.Config) []string { return slices.Sorted(maps.Keys(c.Registries)) }
+
+// registries are the configured registries as the proxy routes to them.
+func registries(c *config.Config) []proxy.Registry {
+	var all []proxy.Registry
+	for _, name := range names(c) {
+		all = append(all, proxy.Registry{Name: name, Hosts: c.Registries[name].Hosts})
+	}
+	return all
+}
+
+// endpoint is an address and what is served on it.
+type endpoint struct {
+	name, address string
+	handler       http.Handler
+}
+
+// server is an endpoint that listens.
+type server struct {
+	endpoint
+	http     *http.Server
+	listener net.Listener
+}
+
+// listen opens all addresses, or none. An empty address is left out.
+func listen(log *zap.Logger, endpoints []endpoint) (servers []server, err error) {
+	for _, e := range endpoints {
+		if e.address == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", e.address)
+		if err != nil {
+			for _, s := range servers {
+				s.listener.Close()
+			}
+			return nil, fmt.Errorf("%s: %w", e.name, err)
+		}
+		e.address = l.Addr().String()
+		servers = append(servers, server{endpoint: e, listener: l, http: &http.Server{
+			Handler: e.handler,
+			// No time-outs over whole bodies: a podman that unpacks while it downloads reads for as long as that takes.
+			ReadHeaderTimeout: 10 * time.Second,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    64 << 10,
+			ErrorLog:          errorLog(log.Named(e.name)),
+		}})
+	}
+	return servers, nil
+}
+
+// run serves until ctx ends or a server fails; then bodies in flight may finish within grace.
+func run(ctx context.Context, servers []server, grace time.Duration, stopping func(), log *zap.Logger) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, s := range servers {
+		group.Go(func() error {
+			if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("%s: %w", s.name, err)
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			stopping()
+			limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+			defer cancel()
+			log.Info("stopping", zap.String("listener", s.name), zap.Duration("grace", grace))
+			if err := s.http.Shutdown(limited); err != nil {
+				log.Warn("bodies in flight were cut off: shutdown_grace is over", zap.String("listener", s.name))
+				return s.http.Close()
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}

@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/cache"
+)
+
+// tags answers tags/list. Paging is upstream's: the page asked for is the page that upstream gives.
+func (p *Proxy) tags(w http.ResponseWriter, r *http.Request, c *call) error {
+	asked, query := r.URL.Query(), url.Values{}
+	if n := asked.Get("n"); n != "" {
+		if _, ok := parsePosition(n); !ok {
+			return &apiError{status: http.StatusBadRequest, code: codeUnsupported, message: fmt.Sprintf("n=%.20q is no number of tags", n)}
+		}
+		query.Set("n", n)
+	}
+	if last := asked.Get("last"); last != "" {
+		if !validTag(last) {
+			return &apiError{status: http.StatusBadRequest, code: codeManifestInvalid, message: fmt.Sprintf("last=%.150q is no tag", last)}
+		}
+		query.Set("last", last)
+	}
+	c.asked = true
+	l, err := p.cache.List(r.Context(), c.target.repo, "tags/list", query)
+	if err != nil {
+		return err
+	}
+	return p.list(w, r, c, l, "application/json", l.Body, nil)
+}
+
+// referrers answers the referrers API. The filter is applied here, so that one answer of upstream's serves all filters.
+func (p *Proxy) referrers(w http.ResponseWriter, r *http.Request, c *call) error {
+	d, err := parseDigest(c.target.reference)
+	if err != nil {
+		return err
+	}
+	asked, query, kept := r.URL.Query(), url.Values{}, url.Values{}
+	for name, values := range asked { // paging is upstream's own, by parameters of its choice
+		if name != "ns" && name != "artifactType" {
+			query[name] = values
+		}
+	}
+	if len(query.Encode()) > 1024 {
+		return &apiError{status: http.StatusBadRequest, code: codeUnsupported, message: "the query is too long"}
+	}
+	c.asked = true
+	l, err := p.cache.List(r.Context(), c.target.repo, "referrers/"+d.String(), query)
+	if err != nil {
+		return err
+	}
+	body := l.Body
+	if filter := asked.Get("artifactType"); filter != "" {
+		if body, err = filterReferrers(body, filter); err != nil {
+			return err
+		}
+		w.Header().Set("OCI-Filters-Applied", "artifactType")
+		kept.Set("artifactType", filter)
+	}
+	return p.list(w, r, c, l, ocispec.MediaTypeImageIndex, body, kept)
+}
+
+// list answers with a listing. The link to its next page leads back here, to the same path, with kept beside upstream's
+// parameters.
+func (p *Proxy) list(w http.ResponseWriter, r *http.Request, c *call, l *cache.Listing, mediaType string, body []byte, kept url.Values) error {
+	c.answered(w, l.Verdict)
+	h := w.Header()
+	if next, ok := nextPage(l.Link); ok {
+		for name, values := range kept {
+			next[name] = values
+		}
+		if ns := namespace(r); ns != "" {
+			next.Set("ns", ns)
+		}
+		path := url.URL{Path: r.URL.Path, RawQuery: next.Encode()}
+		h.Set("Link", "<"+path.String()+`>; rel="next"`)
+	}
+	h.Set("Content-Type", mediaType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	_, c.err = w.Write(body)
+	return nil
+}
+
+// nextPage takes the query out of a Link header that leads to the next page (RFC 8288). Where the link leads to is not
+// looked at: pages are asked for where the first one was.
+func nextPage(link string) (url.Values, bool) {
+	target, params, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(link), "<"), ">")
+	if !ok || !strings.Contains(strings.ReplaceAll(params, `"`, ""), "rel=next") {
+		return nil, false
+	}
+	u, err := url.Parse(target)
+	if err != nil || u.RawQuery == "" {
+		return nil, false
+	}
+	query := u.Query()
+	query.Del("ns")
+	return query, true
+}
+
+// filterReferrers keeps the descriptors of one artifact type, and everything else as it is.
+func filterReferrers(body []byte, artifactType string) ([]byte, error) {
+	var index map[string]json.RawMessage
+	var manifests []json.RawMessage
+	err := json.Unmarshal(body, &index)
+	if err == nil {
+		err = json.Unmarshal(index["manifests"], &manifests)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("upstream's referrers are no index: %w", err)
+	}
+	matching := []json.RawMessage{}
+	for _, m := range manifests {
+		var desc ocispec.Descriptor
+		if json.Unmarshal(m, &desc) == nil && desc.ArtifactType == artifactType {
+			matching = append(matching, m)
+		}
+	}
+	if index["manifests"], err = json.Marshal(matching); err != nil {
+		return nil, err
+	}
+	return json.Marshal(index)
+}

@@ -1,0 +1,131 @@
+package proxy
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/entrepot/entrepot/cache"
+)
+
+// Metrics count what the mirror does. Labels are bounded: registries of the configuration, kinds, outcomes; never a
+// repository, digest or path. A nil *Metrics counts nothing.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	requests         *prometheus.CounterVec
+	bytes            *prometheus.CounterVec
+	firstByte        *prometheus.HistogramVec
+	upstreamRequests *prometheus.CounterVec
+	upstreamSeconds  *prometheus.HistogramVec
+	upstreamBytes    *prometheus.CounterVec
+	fills            *prometheus.CounterVec
+	fillReaders      prometheus.Histogram
+}
+
+// unrouted is the label of requests that name no configured registry.
+const unrouted = "none"
+
+// NewMetrics returns metrics for the registries of those names. version labels entrepot_build_info.
+func NewMetrics(registries []string, version string) *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "entrepot_" + name, Help: help}, labels)
+	}
+	seconds := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: counter("requests_total", "Requests of clients, by how they were answered.", "registry", "kind", "verdict"),
+		bytes:    counter("response_bytes_total", "Bytes of bodies sent to clients.", "registry", "kind", "verdict"),
+		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "entrepot_miss_first_byte_seconds",
+			Help: "From a request that had to go upstream to the first byte of its body.", Buckets: seconds}, []string{"kind"}),
+		upstreamRequests: counter("upstream_requests_total", "Requests sent upstream, those for tokens included.", "registry", "kind", "outcome"),
+		upstreamSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "entrepot_upstream_answer_seconds",
+			Help: "From a request sent upstream to the header of its answer.", Buckets: seconds}, []string{"registry", "kind"}),
+		upstreamBytes: counter("upstream_bytes_total", "Bytes of bodies received from upstream.", "registry", "kind"),
+		fills:         counter("fills_total", "Transfers of blobs from upstream that ended: kept, or failed.", "outcome"),
+		fillReaders: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "entrepot_fill_readers",
+			Help: "How many clients shared a transfer of a blob from upstream.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}}),
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "entrepot_build_info", Help: "Always 1."}, []string{"version"})
+	build.WithLabelValues(version).Set(1)
+	m.registry.MustRegister(m.requests, m.bytes, m.firstByte, m.upstreamRequests, m.upstreamSeconds, m.upstreamBytes,
+		m.fills, m.fillReaders, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.zero(registries)
+	return m
+}
+
+// zero makes the counters exist from the start, so that rates do.
+func (m *Metrics) zero(registries []string) {
+	for _, registry := range registries {
+		for _, k := range []kind{kindManifest, kindBlob, kindTags, kindReferrers} {
+			for _, o := range cache.Outcomes {
+				m.requests.WithLabelValues(registry, string(k), o.String())
+				m.bytes.WithLabelValues(registry, string(k), o.String())
+			}
+			m.requests.WithLabelValues(registry, string(k), outcomeRefused)
+			m.requests.WithLabelValues(registry, string(k), outcomeFailed)
+		}
+	}
+	for _, outcome := range []string{"kept", "failed"} {
+		m.fills.WithLabelValues(outcome)
+	}
+}
+
+// Watch adds the momentary figures of a cache.
+func (m *Metrics) Watch(stats func() cache.Stats) {
+	gauge := func(name, help string, of func(cache.Stats) float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "entrepot_" + name, Help: help}, func() float64 { return of(stats()) })
+	}
+	m.registry.MustRegister(
+		gauge("cache_bytes", "Bytes on disk, kept and reserved.", func(s cache.Stats) float64 { return float64(s.Bytes) }),
+		gauge("fills_in_flight", "Transfers of blobs from upstream under way.", func(s cache.Stats) float64 { return float64(s.Fills) }),
+		gauge("fill_readers_now", "Clients that follow them.", func(s cache.Stats) float64 { return float64(s.Readers) }))
+}
+
+// Handler serves the metrics to Prometheus.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}
+
+// UpstreamRequest counts a request sent upstream.
+func (m *Metrics) UpstreamRequest(registry, kind, outcome string, took time.Duration) {
+	m.upstreamRequests.WithLabelValues(registry, kind, outcome).Inc()
+	m.upstreamSeconds.WithLabelValues(registry, kind).Observe(took.Seconds())
+}
+
+// UpstreamBytes counts bytes received from upstream.
+func (m *Metrics) UpstreamBytes(registry, kind string, n int64) {
+	m.upstreamBytes.WithLabelValues(registry, kind).Add(float64(n))
+}
+
+// FillDone counts a transfer that ended.
+func (m *Metrics) FillDone(readers int, err error) {
+	outcome := "kept"
+	if err != nil {
+		outcome = "failed"
+	}
+	m.fills.WithLabelValues(outcome).Inc()
+	m.fillReaders.Observe(float64(readers))
+}
+
+// answered counts a request that was answered.
+func (m *Metrics) answered(c *call) {
+	if m == nil {
+		return
+	}
+	registry := c.target.repo.Registry
+	if registry == "" {
+		registry = unrouted
+	}
+	kind, outcome := string(c.target.kind), c.outcome()
+	m.requests.WithLabelValues(registry, kind, outcome).Inc()
+	m.bytes.WithLabelValues(registry, kind, outcome).Add(float64(c.written))
+	forwarded := c.hasVerdict && (c.verdict.Outcome == cache.Miss || c.verdict.Outcome == cache.Collapsed)
+	if forwarded && !c.firstByte.IsZero() {
+		m.firstByte.WithLabelValues(kind).Observe(c.firstByte.Sub(c.start).Seconds())
+	}
+}

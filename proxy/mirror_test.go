@@ -1,0 +1,225 @@
+package proxy_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// mirror is a whole mirror over real sockets and a real directory; its clock and its upstreams are the test's.
+type mirror struct {
+	t       *testing.T
+	opts    cache.Options
+	url     string
+	cache   *cache.Cache
+	metrics *proxy.Metrics
+	logs    *observer.ObservedLogs
+	server  *httptest.Server
+	ups     []*upstream.Registry
+	extra   map[string]*registry
+
+	mu    sync.Mutex
+	ahead time.Duration
+}
+
+// newMirror starts a mirror of docker.io, whose upstream is u, and of others.
+func newMirror(t *testing.T, u *registry, others map[string]*registry, change ...func(*cache.Options)) *mirror {
+	m := &mirror{t: t, extra: map[string]*registry{"docker.io": u}}
+	for name, other := range others {
+		m.extra[name] = other
+	}
+	m.opts = cache.Options{DataDir: t.TempDir(), TagTTL: time.Minute, Now: m.now}
+	for _, c := range change {
+		c(&m.opts)
+	}
+	m.start()
+	t.Cleanup(m.close)
+	return m
+}
+
+func (m *mirror) now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Now().Add(m.ahead)
+}
+
+// pass makes time pass.
+func (m *mirror) pass(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ahead += d
+}
+
+func (m *mirror) start() {
+	core, logs := observer.New(zapcore.DebugLevel)
+	log := zap.New(core)
+	m.logs = logs
+	m.metrics = proxy.NewMetrics([]string{"docker.io"}, "test")
+	m.opts.Log, m.opts.FillDone, m.opts.Upstreams = log, m.metrics.FillDone, map[string]cache.Upstream{}
+	var registries []proxy.Registry
+	for name, u := range m.extra {
+		endpoint, err := url.Parse(u.server.URL)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		up, err := upstream.New(upstream.Options{Name: name, Endpoints: []*url.URL{endpoint}, Log: log, Observer: m.metrics,
+			StallTimeout: time.Hour}) // tests hold bodies back for as long as a slow machine takes
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		m.ups = append(m.ups, up)
+		m.opts.Upstreams[name] = up
+		registries = append(registries, proxy.Registry{Name: name, Hosts: []string{name + ".mirror.test"}})
+	}
+	c, err := cache.Open(m.t.Context(), m.opts)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.cache = c
+	m.metrics.Watch(c.Stats)
+	m.server = httptest.NewServer(proxy.New(proxy.Options{Cache: c, Registries: registries, DefaultRegistry: "docker.io",
+		Canonical: config.CanonicalRegistry, Metrics: m.metrics, Log: log}))
+	m.url = m.server.URL
+}
+
+func (m *mirror) close() {
+	m.server.CloseClientConnections()
+	m.server.Close()
+	if err := m.cache.Close(); err != nil {
+		m.t.Error(err)
+	}
+	for _, u := range m.ups {
+		u.Close()
+	}
+	m.ups = nil
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// restart closes the mirror and starts it again on the same directory.
+func (m *mirror) restart() {
+	m.close()
+	m.start()
+}
+
+// answer is what a client gets, read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+	err    error // that ended the body early
+}
+
+// ask makes a request; headers are "Name: value".
+func (m *mirror) ask(method, path string, headers ...string) answer {
+	m.t.Helper()
+	res := m.open(m.t.Context(), method, path, headers...)
+	defer res.Body.Close()
+	a := answer{status: res.StatusCode, header: res.Header}
+	a.body, a.err = io.ReadAll(res.Body)
+	return a
+}
+
+// open makes a request and leaves the body to the caller.
+func (m *mirror) open(ctx context.Context, method, path string, headers ...string) *http.Response {
+	m.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, m.url+path, nil)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		if name == "Host" {
+			req.Host = value
+		}
+		req.Header.Add(name, value)
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return res
+}
+
+func (m *mirror) get(path string, headers ...string) answer {
+	m.t.Helper()
+	return m.ask(http.MethodGet, path, headers...)
+}
+
+// settled waits until no transfer is under way: what was to be kept is kept. It follows them as a client would.
+func (m *mirror) settled() {
+	m.t.Helper()
+	for deadline := time.Now().Add(time.Minute); m.cache.Stats().Fills > 0; {
+		if time.Now().After(deadline) {
+			m.t.Fatal("a transfer goes on for ever")
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+func (a answer) expect(t *testing.T, status int, body []byte) {
+	t.Helper()
+	if a.status != status || a.err != nil {
+		t.Fatalf("got %d, %v: %.300s", a.status, a.err, a.body)
+	}
+	if !bytes.Equal(a.body, body) {
+		t.Fatalf("got %d bytes %.100q, want %d bytes %.100q", len(a.body), a.body, len(body), body)
+	}
+}
+
+// expectError checks for OCI error JSON.
+func (a answer) expectError(t *testing.T, status int, code string) {
+	t.Helper()
+	var body struct {
+		Errors []struct{ Code, Message string }
+	}
+	err := json.Unmarshal(a.body, &body)
+	if a.status != status || err != nil || len(body.Errors) != 1 || body.Errors[0].Code != code || body.Errors[0].Message == "" {
+		t.Fatalf("got %d %s, want %d %s", a.status, a.body, status, code)
+	}
+	if a.header.Get("Content-Type") != "application/json" {
+		t.Errorf("error of type %q", a.header.Get("Content-Type"))
+	}
+}
+
+func (a answer) expectVerdict(t *testing.T, prefix string) {
+	t.Helper()
+	if got := a.header.Get("Cache-Status"); !strings.HasPrefix(got, "entrepot; "+prefix) {
+		t.Errorf("Cache-Status %q, want entrepot; %s", got, prefix)
+	}
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rng := rand.NewChaCha8([32]byte{1, byte(n), byte(n >> 8), byte(n >> 16)})
+	_, _ = rng.Read(b)
+	return b
+}
+
+func blobPath(name string, d digest.Digest) string   { return "/v2/" + name + "/blobs/" + d.String() }
+func manifestPath(name, reference string) string     { return "/v2/" + name + "/manifests/" + reference }
+func digestPath(name string, d digest.Digest) string { return manifestPath(name, d.String()) }
+func acceptAll() string                              { return "Accept: */*" }
+
+func withMaxSize(n int64) func(*cache.Options) { return func(o *cache.Options) { o.MaxSize = n } }

@@ -1,0 +1,135 @@
+// Package proxy is the mirror's HTTP face: it finds out which registry, repository and content a request means, asks the
+// cache, and answers as distribution-spec 1.1 wants it.
+//
+// A request becomes a target at the edge: after parse, nothing handles paths or unchecked names any more. Each answer says
+// how it came about (Cache-Status, RFC 9211), is counted, and gets one line in the log. Errors of all other packages get
+// their HTTP status and their code here and nowhere else.
+package proxy
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/gorilla/mux"
+	"go.uber.org/zap"
+
+	"github.com/entrepot/entrepot/cache"
+)
+
+// Options say what a Proxy serves. All but Metrics and Log are required.
+type Options struct {
+	Cache           *cache.Cache
+	Registries      []Registry
+	DefaultRegistry string              // the Name of one of Registries
+	Canonical       func(string) string // the one spelling of a registry's name, for all that clients may use
+	Metrics         *Metrics            // may be nil
+	Log             *zap.Logger
+}
+
+// Proxy is the handler of the mirror's own listener.
+type Proxy struct {
+	cache   *cache.Cache
+	routes  routes
+	metrics *Metrics
+	log     *zap.Logger
+	router  *mux.Router
+}
+
+// New returns a Proxy.
+func New(opts Options) *Proxy {
+	if opts.Log == nil {
+		opts.Log = zap.NewNop()
+	}
+	p := &Proxy{cache: opts.Cache, routes: newRoutes(opts.Registries, opts.Canonical, opts.DefaultRegistry), metrics: opts.Metrics, log: opts.Log}
+	// SkipClean: a path that isn't clean is refused with an error that clients read, not redirected elsewhere.
+	r := mux.NewRouter().SkipClean(true)
+	r.HandleFunc("/", p.handle(front))
+	r.HandleFunc("/v2", p.handle(p.ping))
+	r.HandleFunc("/v2/", p.handle(p.ping))
+	r.HandleFunc("/v2/{rest:.+}", p.handle(p.pull))
+	r.HandleFunc("/{registry:[^/]+}/v2/", p.handle(p.ping))
+	r.HandleFunc("/{registry:[^/]+}/v2/{rest:.+}", p.handle(p.pull))
+	r.NotFoundHandler = p.handle(notFound)
+	p.router = r
+	return p
+}
+
+// ServeHTTP answers one request of a client.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.observe(w, r, p.router) }
+
+// handler answers a request, or returns the error to answer with. It takes down in c what the log should say.
+type handler func(w http.ResponseWriter, r *http.Request, c *call) error
+
+// handle makes an http handler of h. Whatever would change something is refused here, for all of them.
+func (p *Proxy) handle(h handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c := callOf(r)
+		err := error(nil)
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			err = h(w, r, c)
+		} else {
+			w.Header().Set("Allow", "GET, HEAD")
+			err = &apiError{status: http.StatusMethodNotAllowed, code: codeUnsupported,
+				message: "this is a pull-through mirror, which nothing can be pushed to or deleted from: use the registry itself"}
+		}
+		if err == nil {
+			return
+		}
+		e := asAPIError(err, c.target.kind)
+		c.err = err
+		w.Header().Set("Cache-Status", errorStatus(e, c.asked))
+		e.write(w)
+	}
+}
+
+// ping is the API's version check. It is answered at once, whatever upstream does: podman takes anything but 200 and 401
+// for "no registry here".
+func (p *Proxy) ping(w http.ResponseWriter, _ *http.Request, c *call) error {
+	c.target.kind = kindPing
+	h := w.Header()
+	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", "2")
+	h.Set("Cache-Status", localStatus)
+	_, err := w.Write([]byte("{}"))
+	c.err = err
+	return nil
+}
+
+// pull answers what is below /v2/ of a registry.
+func (p *Proxy) pull(w http.ResponseWriter, r *http.Request, c *call) error {
+	vars := mux.Vars(r)
+	if strings.Contains(vars["rest"], "/blobs/uploads") {
+		return &apiError{status: http.StatusMethodNotAllowed, code: codeUnsupported, message: "this is a pull-through mirror: there are no uploads here"}
+	}
+	t, err := p.routes.parse(r, vars["registry"], vars["rest"])
+	if err != nil {
+		return err
+	}
+	c.target = t
+	w.Header().Set("OCI-Namespace", t.repo.Registry)
+	switch t.kind {
+	case kindManifest:
+		return p.manifest(w, r, c)
+	case kindBlob:
+		return p.blob(w, r, c)
+	case kindTags:
+		return p.tags(w, r, c)
+	default:
+		return p.referrers(w, r, c)
+	}
+}
+
+// front tells a person who looks in with a browser where they are.
+func front(w http.ResponseWriter, _ *http.Request, _ *call) error {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Status", localStatus)
+	_, err := w.Write([]byte("This is entrepot, a pull-through caching mirror for container registries.\n" +
+		"Point your container runtime at it, for example in dockerd's daemon.json:\n\n" +
+		"  { \"registry-mirrors\": [\"http://HOST:PORT\"] }\n"))
+	return err
+}
+
+func notFound(http.ResponseWriter, *http.Request, *call) error {
+	return &apiError{status: http.StatusNotFound, code: codeUnsupported, message: "no such endpoint: the API is below /v2/"}
+}

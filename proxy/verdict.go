@@ -1,0 +1,70 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+)
+
+// localStatus is the Cache-Status of what the mirror answers by itself.
+const localStatus = `entrepot; detail=local`
+
+// errorStatus is the Cache-Status of an error; asked tells whether the cache was asked.
+func errorStatus(e *apiError, asked bool) string {
+	if !asked {
+		return localStatus
+	}
+	return "entrepot; fwd=miss; fwd-status=" + strconv.Itoa(e.status)
+}
+
+// cacheStatus says how an answer came about: RFC 9211. An answer that is stale is a hit of negative ttl.
+func cacheStatus(v cache.Verdict) string {
+	var s strings.Builder
+	s.WriteString("entrepot")
+	switch v.Outcome {
+	case cache.Hit, cache.Stale:
+		s.WriteString("; hit")
+	case cache.Revalidated:
+		s.WriteString("; fwd=stale; fwd-status=200")
+	case cache.Miss:
+		s.WriteString("; fwd=miss")
+	case cache.Collapsed:
+		s.WriteString("; fwd=miss; collapsed")
+	}
+	if v.Stored {
+		s.WriteString("; stored")
+	}
+	if v.Mutable {
+		fmt.Fprintf(&s, "; ttl=%d", seconds(v.TTL))
+	}
+	if v.Outcome == cache.Stale {
+		s.WriteString("; detail=stale")
+	}
+	return s.String()
+}
+
+// seconds rounds down: what is overdue by half a second has a ttl of -1.
+func seconds(d time.Duration) int64 {
+	s := int64(d / time.Second)
+	if d < 0 && d%time.Second != 0 {
+		s--
+	}
+	return s
+}
+
+// answered takes down the verdict, and tells the client.
+func (c *call) answered(w http.ResponseWriter, v cache.Verdict) {
+	c.verdict, c.hasVerdict = v, true
+	h := w.Header()
+	h.Set("Cache-Status", cacheStatus(v))
+	if v.Mutable && v.Outcome != cache.Miss && v.Outcome != cache.Collapsed {
+		h.Set("Age", strconv.FormatInt(int64(v.Age/time.Second), 10))
+	}
+	if v.Outcome == cache.Stale {
+		h.Set("Warning", `299 - "stale: upstream could not be asked"`)
+	}
+}
