@@ -42,6 +42,8 @@ func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest) (*Bl
 		}
 		reader, joined, err := c.fills.Join(ctx, d, t.Size, src)
 		switch {
+		case err == nil && joined && reader.Verified():
+			return c.grant(ctx, t, newBody(ctx, reader, src, Hit)) // all here: only its name is not there yet
 		case err == nil && joined:
 			return c.grant(ctx, t, newBody(ctx, reader, src, Collapsed))
 		case err == nil:

@@ -22,7 +22,7 @@ type body struct {
 
 func newBody(ctx context.Context, r *fill.Reader, src source, how Outcome) *Blob {
 	b := &body{Reader: r, ctx: ctx, src: src}
-	return &Blob{Content: b, Size: r.Size(), Verdict: Verdict{Outcome: how, Stored: true}, close: b.Close}
+	return &Blob{Content: b, Size: r.Size(), Verdict: Verdict{Outcome: how, Stored: how != Hit}, close: b.Close}
 }
 
 func (b *body) Read(p []byte) (int, error) {

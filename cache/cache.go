@@ -142,6 +142,9 @@ func (c *Cache) Stats() Stats {
 	return Stats{Bytes: c.disk.Used(), Fills: f.Flights, Readers: f.Readers}
 }
 
+// Capacity is the size in bytes of the file system that holds, or will hold, a data directory.
+func Capacity(dir string) (int64, error) { return disk.Capacity(dir) }
+
 // create makes a file for a fill, and room for it.
 func (c *Cache) create(d digest.Digest, size int64) (fill.File, error) {
 	var p *disk.Partial

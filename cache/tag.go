@@ -39,7 +39,7 @@ func (c *Cache) manifestByTag(ctx context.Context, r *remote, repo Repository, t
 		}
 		return collapsed(m, led), err
 	}
-	checked, err := c.checkWhileStale(ctx, r, repo, tag)
+	checked, err := c.checkWhileStale(ctx, r, repo, tag, !headOnly)
 	switch {
 	case err == nil && !accept.takes(checked.Manifest.MediaType):
 		return c.negotiate(ctx, r, repo, tag, accept)
@@ -119,7 +119,7 @@ var errSlow = errors.New("upstream is slow to answer")
 var errDown = errors.New("upstream failed a moment ago")
 
 // checkWhileStale asks upstream for a tag of which there is a stale record, and does not wait for long.
-func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository, tag string) (index.Tag, error) {
+func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository, tag string, fetch bool) (index.Tag, error) {
 	down, probe := r.down()
 	if down && !probe {
 		return index.Tag{}, errDown
@@ -129,7 +129,7 @@ func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository,
 		cancel() // nobody waits for the probe
 	}
 	defer cancel()
-	checked, _, err := c.checkTag(ctx, r, repo, tag, false)
+	checked, _, err := c.checkTag(ctx, r, repo, tag, fetch)
 	if down && errors.Is(err, context.Canceled) {
 		err = errDown
 	}
@@ -163,14 +163,15 @@ func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag st
 }
 
 // askTag asks upstream what a tag names: by HEAD if there is something to compare with or nobody wants the manifest,
-// else by the GET that is going to be needed anyway.
+// else by the GET that is going to be needed anyway. A refusal is asked for by GET, too, if somebody wants the manifest:
+// the answer to a HEAD has no words for the client, and some registries refuse HEAD alone.
 func (c *Cache) askTag(ctx context.Context, r *remote, repo Repository, tag string, old index.Tag, known, fetch bool) (index.Tag, error) {
 	if known || !fetch {
 		desc, err := r.Resolve(ctx, repo.Name, tag, manifestTypes)
-		if err != nil {
+		if err != nil && !(isAnswer(err) && fetch) {
 			return index.Tag{}, err
 		}
-		if complete(desc) {
+		if err == nil && complete(desc) {
 			c.logged(c.index.Confirm(repo, desc.Digest, index.Member{MediaType: desc.MediaType, Size: desc.Size}))
 			moved := known && desc.Digest != old.Manifest.Digest
 			if moved && !c.disk.Has(desc.Digest) {

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -223,3 +224,16 @@ func digestPath(name string, d digest.Digest) string { return manifestPath(name,
 func acceptAll() string                              { return "Accept: */*" }
 
 func withMaxSize(n int64) func(*cache.Options) { return func(o *cache.Options) { o.MaxSize = n } }
+
+// readAnswer reads one answer of HTTP/1.0 from a connection.
+func readAnswer(t *testing.T, r io.Reader) answer {
+	t.Helper()
+	res, err := http.ReadResponse(bufio.NewReader(r), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	a := answer{status: res.StatusCode, header: res.Header}
+	a.body, a.err = io.ReadAll(res.Body)
+	return a
+}

@@ -17,6 +17,13 @@ type Reader struct {
 // Size is the size of the whole content.
 func (r *Reader) Size() int64 { return r.size }
 
+// Verified reports whether all of the content is here and the digest matched.
+func (r *Reader) Verified() bool {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	return r.f.verified
+}
+
 // Read reads what has landed at the reader's position, waiting for at least one byte. It fails with the error that ended
 // the fill once all that landed before has been read, and with the context's.
 func (r *Reader) Read(p []byte) (int, error) {

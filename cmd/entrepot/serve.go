@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/entrepot/entrepot/cache"
-	"github.com/entrepot/entrepot/cache/disk"
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/upstream"
@@ -138,7 +137,7 @@ func bytesOf(s config.Space, dir string) (int64, error) {
 	if s.Percent == 0 {
 		return s.Bytes, nil
 	}
-	capacity, err := disk.Capacity(dir)
+	capacity, err := cache.Capacity(dir)
 	return int64(float64(capacity) * s.Percent / 100), err
 }
 
