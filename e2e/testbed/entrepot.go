@@ -1,0 +1,145 @@
+package testbed
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Entrepot is an entrepot on a data directory of its own.
+type Entrepot struct {
+	// Address is the host and port that clients pull from; Admin is the other listener's.
+	Address, Admin string
+	dir            string
+	command        Command
+	starts         int
+	process        *Process
+}
+
+// EntrepotOptions say how to run one.
+type EntrepotOptions struct {
+	// Upstream replaces Docker Hub's URL.
+	Upstream string
+	// Config is the text of a configuration file; none if empty.
+	Config string
+}
+
+// StartEntrepot starts an entrepot with an empty cache.
+func (b *Bed) StartEntrepot(ctx context.Context, o EntrepotOptions) (*Entrepot, error) {
+	dir, err := b.Subdir("entrepot")
+	if err != nil {
+		return nil, err
+	}
+	e := &Entrepot{dir: dir}
+	if e.Address, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	if e.Admin, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	e.command = Command{
+		Name: "entrepot",
+		Path: b.Programs.Entrepot,
+		Args: []string{
+			"serve", "--listen", e.Address, "--admin-listen", e.Admin, "--data-dir", filepath.Join(dir, "data"),
+		},
+		Ready: answers("http://"+e.Admin+"/readyz", http.StatusOK),
+	}
+	if o.Config != "" {
+		file := filepath.Join(dir, "entrepot.yaml")
+		if err := os.WriteFile(file, []byte(o.Config), 0o600); err != nil {
+			return nil, err
+		}
+		e.command.Args = append(e.command.Args, "--config", file)
+	}
+	if o.Upstream != "" {
+		e.command.Args = append(e.command.Args, "--upstream", o.Upstream)
+	}
+	if err := e.Start(ctx); err != nil {
+		return nil, err
+	}
+	b.OnClose(e.Stop)
+	return e, nil
+}
+
+// Start starts it again, on the data that it left, after Stop or Kill.
+func (e *Entrepot) Start(ctx context.Context) error {
+	e.command.Log = e.logFile(e.starts)
+	e.starts++
+	p, err := Start(ctx, e.command)
+	if err != nil {
+		return err
+	}
+	e.process = p
+	return nil
+}
+
+// Stop ends it as an operator does. It has to end by itself, and well. Stopping what was killed is no error.
+func (e *Entrepot) Stop() error {
+	if err := e.process.Stop(); err != nil {
+		return err
+	}
+	if e.process.killed {
+		return nil
+	}
+	return e.process.failure()
+}
+
+// Kill ends it without a warning, like a machine that runs out of memory.
+func (e *Entrepot) Kill() error { return e.process.Kill() }
+
+// URL is where clients pull from.
+func (e *Entrepot) URL() string { return "http://" + e.Address }
+
+// Kept waits until the blobs of p are in the cache for good. A client has a body's last byte a little earlier: it goes
+// out as soon as the digest has matched, and the file is made durable after that.
+func (e *Entrepot) Kept(ctx context.Context, p Pulled) error {
+	for _, a := range p.Answers {
+		if !strings.Contains(a.Path, "/blobs/") {
+			continue
+		}
+		if err := Until(ctx, a.Path+" to be kept", e.hits(a.Path)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hits returns a condition for Until: path is answered from the cache.
+func (e *Entrepot) hits(path string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodHead, e.URL()+path, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if verdict(resp.Header) != "hit" {
+			return fmt.Errorf("HEAD %s: %s, verdict %q", path, resp.Status, verdict(resp.Header))
+		}
+		return nil
+	}
+}
+
+// Log returns all that it has written since it was first started.
+func (e *Entrepot) Log() (string, error) {
+	var all []byte
+	for i := range e.starts {
+		b, err := os.ReadFile(e.logFile(i))
+		if err != nil {
+			return "", err
+		}
+		all = append(all, b...)
+	}
+	return string(all), nil
+}
+
+func (e *Entrepot) logFile(start int) string {
+	return filepath.Join(e.dir, fmt.Sprintf("log-%d", start))
+}
