@@ -60,7 +60,16 @@ func NewMetrics(registries []string, version string) *Metrics {
 
 // zero makes the counters exist from the start, so that rates do.
 func (m *Metrics) zero(registries []string) {
+	for _, k := range []kind{kindManifest, kindBlob} {
+		m.firstByte.WithLabelValues(string(k))
+	}
 	for _, registry := range registries {
+		for _, k := range upstreamKinds {
+			m.upstreamBytes.WithLabelValues(registry, k)
+			for _, outcome := range upstreamOutcomes {
+				m.upstreamRequests.WithLabelValues(registry, k, outcome)
+			}
+		}
 		for _, k := range []kind{kindManifest, kindBlob, kindTags, kindReferrers} {
 			for _, o := range cache.Outcomes {
 				m.requests.WithLabelValues(registry, string(k), o.String())
@@ -74,6 +83,12 @@ func (m *Metrics) zero(registries []string) {
 		m.fills.WithLabelValues(outcome)
 	}
 }
+
+// What package upstream calls the kinds of its requests, and how they end.
+var (
+	upstreamKinds    = []string{"manifest", "blob", "list", "token"}
+	upstreamOutcomes = []string{"ok", "refused", "throttled", "failed"}
+)
 
 // Watch adds the momentary figures of a cache.
 func (m *Metrics) Watch(stats func() cache.Stats) {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -236,4 +237,30 @@ func readAnswer(t *testing.T, r io.Reader) answer {
 	a := answer{status: res.StatusCode, header: res.Header}
 	a.body, a.err = io.ReadAll(res.Body)
 	return a
+}
+
+// logged waits until n requests were logged since it was last called, and returns their verdicts: a client may have all of
+// an answer a moment before its line is written.
+func (m *mirror) logged(n int) (verdicts string) {
+	m.t.Helper()
+	for deadline := time.Now().Add(time.Minute); m.logs.FilterMessage("request").Len() < n; {
+		if time.Now().After(deadline) {
+			m.t.Fatalf("no %d lines", n)
+		}
+		<-time.After(time.Millisecond)
+	}
+	var all []string
+	for _, line := range m.logs.TakeAll() {
+		if line.Message == "request" {
+			all = append(all, fmt.Sprint(line.ContextMap()["verdict"]))
+		}
+	}
+	return strings.Join(all, ",")
+}
+
+// exposition is what Prometheus gets.
+func (m *mirror) exposition() string {
+	w := httptest.NewRecorder()
+	proxy.Admin(m.metrics, func() bool { return true }).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	return w.Body.String()
 }

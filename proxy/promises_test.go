@@ -333,3 +333,82 @@ func TestPromiseCapIsHard(t *testing.T) {
 		}
 	}
 }
+
+func TestPromiseSlowClientSlowsNobody(t *testing.T) {
+	content := random(64 << 20) // far more than the sockets in between can hold
+	u := newRegistry(t)
+	d := u.blob(content, "library/a")
+	m := newMirror(t, u, nil)
+	slow := m.open(t.Context(), "GET", blobPath("a", d)) // the one that begins the transfer
+	defer slow.Body.Close()
+	if err := same(slow.Body, content[:1000]); err != nil {
+		t.Fatal(err)
+	}
+	m.get(blobPath("a", d)).expect(t, 200, content) // done while the slow one has barely begun
+	m.settled()
+	if err := same(slow.Body, content[1000:]); err != nil {
+		t.Error(err)
+	}
+	if n := u.count("GET "); n != 1 {
+		t.Errorf("upstream saw %d GETs", n)
+	}
+}
+
+func TestPromiseEverythingIsExplained(t *testing.T) {
+	u := newRegistry(t)
+	layer := random(1 << 20)
+	d := digest.FromBytes(layer)
+	u.image("library/a", "1", layer)
+	m := newMirror(t, u, nil)
+	explained := func(a answer, verdict, status string) {
+		t.Helper()
+		a.expectVerdict(t, status)
+		if got := m.logged(1); got != verdict {
+			t.Errorf("logged as %s, want %s", got, verdict)
+		}
+	}
+	explained(m.get(manifestPath("a", "1")), "miss", "fwd=miss; stored; ttl=")
+	explained(m.get(blobPath("a", digest.FromString(`{"image":"library/a:1"}`))), "miss", "fwd=miss; stored")
+	release := u.hold(1000)
+	first := m.open(t.Context(), "GET", blobPath("a", d))
+	second := m.open(t.Context(), "GET", blobPath("a", d), "Range: bytes=0-9")
+	if got := second.Header.Get("Cache-Status"); got != "entrepot; fwd=miss; collapsed; stored" {
+		t.Errorf("follower: %q", got)
+	}
+	second.Body.Close()
+	release()
+	if err := same(first.Body, layer); err != nil {
+		t.Fatal(err)
+	}
+	first.Body.Close()
+	m.settled()
+	m.logged(2)
+	explained(m.get(blobPath("a", d)), "hit", "hit")
+	explained(m.get(manifestPath("a", "1")), "hit", "hit; ttl=")
+	explained(m.get(manifestPath("a", "2")), "refused", "fwd=miss; fwd-status=404")
+	explained(m.get(manifestPath("a", ".")), "refused", "detail=local")
+	m.pass(time.Hour)
+	explained(m.get(manifestPath("a", "1")), "revalidated", "fwd=stale; fwd-status=200; ttl=")
+	u.stop()
+	m.pass(time.Hour)
+	explained(m.get(manifestPath("a", "1")), "stale", "hit; ttl=-")
+	explained(m.get(manifestPath("b", "1")), "failed", "fwd=miss; fwd-status=503")
+	for _, line := range []string{
+		`entrepot_requests_total{kind="manifest",registry="docker.io",verdict="hit"} 1`,
+		`entrepot_requests_total{kind="manifest",registry="docker.io",verdict="stale"} 1`,
+		`entrepot_requests_total{kind="manifest",registry="docker.io",verdict="revalidated"} 1`,
+		`entrepot_requests_total{kind="manifest",registry="docker.io",verdict="refused"} 2`,
+		`entrepot_requests_total{kind="manifest",registry="docker.io",verdict="failed"} 1`,
+		`entrepot_requests_total{kind="blob",registry="docker.io",verdict="collapsed"} 1`,
+		`entrepot_requests_total{kind="blob",registry="docker.io",verdict="miss"} 2`,
+		`entrepot_response_bytes_total{kind="blob",registry="docker.io",verdict="hit"} 1.048576e+06`,
+		`entrepot_upstream_bytes_total{kind="blob",registry="docker.io"} 1.048599e+06`,
+		`entrepot_fills_total{outcome="kept"} 2`,
+		`entrepot_fill_readers_sum 3`,
+		`entrepot_fills_in_flight 0`,
+	} {
+		if !strings.Contains(m.exposition(), line+"\n") {
+			t.Errorf("no %s in the metrics", line)
+		}
+	}
+}

@@ -79,9 +79,9 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	log.Info("serving", zap.String("version", version()), zap.String("listen", servers[0].address),
-		zap.String("admin", c.AdminListen), zap.String("data", c.DataDir),
-		zap.Strings("registries", names(c)), zap.String("default", c.DefaultRegistry))
+	log.Info("serving", zap.String("version", version()),
+		zap.String("listen", addressOf(servers, "mirror")), zap.String("admin", addressOf(servers, "admin")),
+		zap.String("data", c.DataDir), zap.Strings("registries", names(c)), zap.String("default", c.DefaultRegistry))
 	ready.Store(true)
 	return run(ctx, servers, time.Duration(c.ShutdownGrace), func() { ready.Store(false) }, log)
 }
@@ -189,6 +189,16 @@ func listen(log *zap.Logger, endpoints []endpoint) (servers []server, err error)
 		}})
 	}
 	return servers, nil
+}
+
+// addressOf is where a server listens, for the log.
+func addressOf(servers []server, name string) string {
+	for _, s := range servers {
+		if s.name == name {
+			return s.address
+		}
+	}
+	return "off"
 }
 
 // run serves until ctx ends or a server fails; then bodies in flight may finish within grace.

@@ -1,0 +1,103 @@
+package cache
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/cache/disk"
+)
+
+func TestAccept(t *testing.T) {
+	const index, manifest = "application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"
+	for name, test := range map[string]struct {
+		headers []string
+		takes   map[string]bool
+	}{
+		"none":           {nil, map[string]bool{index: true, manifest: true}},
+		"empty":          {[]string{""}, map[string]bool{index: true}},
+		"one line":       {[]string{manifest}, map[string]bool{manifest: true, index: false}},
+		"several lines":  {[]string{"application/json", manifest, index}, map[string]bool{manifest: true, index: true, "text/html": false}},
+		"one line, list": {[]string{manifest + ", " + index + ";q=0.5"}, map[string]bool{manifest: true, index: true}},
+		"anything":       {[]string{"text/html", "*/*"}, map[string]bool{manifest: true, "x/y": true}},
+		"a kind":         {[]string{"application/*"}, map[string]bool{manifest: true, "text/html": false}},
+		"refused":        {[]string{manifest, index + "; q=0"}, map[string]bool{manifest: true, index: false}},
+		"refused, 0.0":   {[]string{manifest, index + ";q=0.00"}, map[string]bool{index: false}},
+		"case, charset":  {[]string{"Application/VND.oci.image.Manifest.v1+JSON"}, map[string]bool{manifest + "; charset=utf-8": true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := ParseAccept(test.headers)
+			for mediaType, want := range test.takes {
+				if got := a.takes(mediaType); got != want {
+					t.Errorf("takes(%s) = %v", mediaType, got)
+				}
+			}
+		})
+	}
+}
+
+func TestOrderOfAcceptIsNoMatter(t *testing.T) {
+	a, b := ParseAccept([]string{"b/b", "a/a", "b/b"}), ParseAccept([]string{"a/a, b/b"})
+	if a.String() != b.String() {
+		t.Errorf("%s and %s", a, b)
+	}
+}
+
+func TestNamedContent(t *testing.T) {
+	d := digest.FromString("x").String()
+	for body, want := range map[string]int{
+		`{}`: 0,
+		`{"layers":null,"config":null,"manifests":null}`:                                 0,
+		`{"config":{"digest":"` + d + `"},"layers":[{"digest":"` + d + `"}]}`:            2,
+		`{"manifests":[{"digest":"` + d + `"}]}`:                                         1,
+		`{"blobs":[{"digest":"` + d + `"}],"subject":{"digest":"` + d + `"}}`:            1,
+		`{"layers":[{"digest":"sha256:short"},{"digest":"../../etc"},{"digest":""}]}`:    0,
+		`{"layers":[{"digest":"` + d + `","size":-1}]}`:                                  0,
+		`{"layers":[{"digest":"` + d + `","urls":["https://elsewhere.example/layer"]}]}`: 0,
+	} {
+		doc, err := parseDocument([]byte(body))
+		if got := len(doc.named()); err != nil || got != want {
+			t.Errorf("%s names %d, %v", body, got, err)
+		}
+	}
+}
+
+func FuzzManifest(f *testing.F) {
+	f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"a/b","digest":"sha256:0","size":1},"layers":[{}]}`))
+	f.Add([]byte(`{"manifests":[{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","platform":{}}]}`))
+	f.Add([]byte(`[[[[[[`))
+	f.Add([]byte(`{"layers":{"0":{}},"config":[]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		doc, err := parseDocument(body)
+		if err != nil {
+			return
+		}
+		for _, desc := range doc.named() {
+			if desc.Digest.Validate() != nil || desc.Size < 0 {
+				t.Errorf("named %+v", desc)
+			}
+		}
+	})
+}
+
+func TestRecency(t *testing.T) {
+	var r recency
+	d := func(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
+	r.load([]disk.Entry{{Digest: d(2), Kept: time.Unix(2, 0)}, {Digest: d(1), Kept: time.Unix(1, 0)}, {Digest: d(3), Kept: time.Unix(3, 0)}})
+	r.touch(d(1))
+	r.touch(d(9)) // not known: stays so
+	r.add(d(4))
+	r.add(d(2))
+	r.forget(d(4))
+	r.forget(d(9))
+	for _, want := range []int{3, 1, 2} {
+		if got, ok := r.takeOldest(); !ok || got != d(want) {
+			t.Errorf("got %v, want %d", got, want)
+		}
+	}
+	if _, ok := r.takeOldest(); ok {
+		t.Error("something is left")
+	}
+}

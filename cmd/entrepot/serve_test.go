@@ -1,0 +1,263 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/entrepot/entrepot/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// running is a mirror that runs in this process.
+type running struct {
+	mirror, admin string
+	stop          context.CancelFunc
+	done          chan error
+}
+
+// start runs a mirror of upstream with changes to the configuration.
+func start(t *testing.T, upstream string, change func(*config.Config)) *running {
+	t.Helper()
+	c, err := config.Load("", nil,
+		config.Override{Source: "test", Key: "listen", Value: "127.0.0.1:0"},
+		config.Override{Source: "test", Key: "admin_listen", Value: "127.0.0.1:0"},
+		config.Override{Source: "test", Key: "data_dir", Value: t.TempDir()},
+		config.Override{Source: "test", Key: "upstream", Value: upstream})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(c)
+	}
+	serving := make(chan []zap.Field, 1)
+	core := &tap{Core: zapcore.NewNopCore(), serving: serving}
+	ctx, stop := context.WithCancel(t.Context())
+	r := &running{stop: stop, done: make(chan error, 1)}
+	go func() { r.done <- serve(ctx, c, zap.New(core)) }()
+	select {
+	case fields := <-serving:
+		for _, f := range fields {
+			switch f.Key {
+			case "listen":
+				r.mirror = "http://" + f.String
+			case "admin":
+				r.admin = "http://" + f.String
+			}
+		}
+	case err := <-r.done:
+		t.Fatal(err)
+	}
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	t.Cleanup(stop)
+	return r
+}
+
+// tap hears the line that says where the mirror serves.
+type tap struct {
+	zapcore.Core
+	serving chan []zap.Field
+}
+
+func (*tap) Enabled(zapcore.Level) bool          { return true }
+func (c *tap) With([]zapcore.Field) zapcore.Core { return c }
+func (c *tap) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	return ce.AddCore(e, c)
+}
+func (c *tap) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	if e.Message == "serving" {
+		c.serving <- fields
+	}
+	return nil
+}
+
+// gated serves one blob and holds the second half of its body back until release is called.
+func gated(t *testing.T, content []byte) (url string, d digest.Digest, release func()) {
+	open := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "100000")
+		if r.Method == http.MethodHead {
+			return
+		}
+		w.Write(content[:len(content)/2])
+		http.NewResponseController(w).Flush()
+		<-open
+		w.Write(content[len(content)/2:])
+	}))
+	release = sync.OnceFunc(func() { close(open) })
+	t.Cleanup(s.Close)
+	t.Cleanup(release)
+	return s.URL, digest.FromBytes(content), release
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+func TestBodiesInFlightFinishWithinGrace(t *testing.T) {
+	content := bytes.Repeat([]byte("0123456789"), 10_000)
+	upstream, d, release := gated(t, content)
+	r := start(t, upstream, nil)
+	res, err := http.Get(r.mirror + "/v2/library/a/blobs/" + d.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	first := make([]byte, len(content)/2)
+	if _, err := io.ReadFull(res.Body, first); err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	for { // until it takes no more connections
+		if _, err := http.Get(r.mirror + "/v2/"); err != nil {
+			break
+		}
+	}
+	release()
+	rest, err := io.ReadAll(res.Body)
+	if err != nil || !bytes.Equal(append(first, rest...), content) {
+		t.Errorf("%d bytes after the signal, %v", len(rest), err)
+	}
+	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBodiesAreCutOffWhenGraceIsOver(t *testing.T) {
+	content := bytes.Repeat([]byte("0123456789"), 10_000)
+	upstream, d, _ := gated(t, content)
+	r := start(t, upstream, func(c *config.Config) { c.ShutdownGrace = config.Duration(time.Millisecond) })
+	res, err := http.Get(r.mirror + "/v2/library/a/blobs/" + d.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	r.stop()
+	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+	if body, err := io.ReadAll(res.Body); err == nil {
+		t.Errorf("half a body of %d bytes came to a clean end", len(body))
+	}
+}
+
+func TestAdminListener(t *testing.T) {
+	r := start(t, "http://127.0.0.1:1", nil)
+	for path, want := range map[string]string{
+		"/healthz":      "ok\n",
+		"/readyz":       "ready\n",
+		"/metrics":      `entrepot_requests_total{kind="blob",registry="docker.io",verdict="hit"} 0`,
+		"/debug/pprof/": "goroutine",
+		"/":             "/metrics",
+	} {
+		if status, body := get(t, r.admin+path); status != 200 || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %.200s", path, status, body)
+		}
+		if status, _ := get(t, r.mirror+path); path != "/" && status != 404 {
+			t.Errorf("%s on the mirror's own listener: %d", path, status)
+		}
+	}
+	get(t, r.mirror+"/v2/unknown.example/a/manifests/x")
+	_, body := get(t, r.admin+"/metrics")
+	if !strings.Contains(body, `registry="none"`) || strings.Contains(body, "unknown.example") {
+		t.Error("labels are not bounded")
+	}
+	r.stop()
+	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAddressInUseIsAnError(t *testing.T) {
+	s := httptest.NewServer(nil)
+	defer s.Close()
+	c := config.Default()
+	c.DataDir, c.Listen = t.TempDir(), strings.TrimPrefix(s.URL, "http://")
+	if err := serve(t.Context(), c, zap.NewNop()); err == nil || !strings.Contains(err.Error(), c.Listen) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// command runs the program as a shell would.
+func command(environ []string, args ...string) (out string, err error) {
+	var b bytes.Buffer
+	cmd := program(environ, &b, io.Discard)
+	cmd.SetArgs(args)
+	err = cmd.Execute()
+	return b.String(), err
+}
+
+func TestConfigCheck(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "entrepot.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("registries: {docker.io: {credentials: {username: ci, password: hunter2}}}\n")
+	out, err := command([]string{"ENTREPOT_CACHE_TAG_TTL=5m", "ENTREPOT_CONFIG=" + file}, "config", "check", "--listen", ":7000")
+	if err != nil || strings.Contains(out, "hunter2") || !strings.Contains(out, "username: ci") ||
+		!strings.Contains(out, "tag_ttl: 5m") || !strings.Contains(out, "listen: :7000") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	write("cache:\n  tag_tll: 5m\n  max_size: lots\n")
+	_, err = command(nil, "config", "check", "--config", file)
+	for _, want := range []string{file + ":2:", "tag_ttl", file + ":3:", "200GiB"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in: %v", want, err)
+		}
+	}
+}
+
+func TestCommandLineTeaches(t *testing.T) {
+	for _, test := range []struct{ args, want string }{
+		{"--help", "daemon.json"}, {"serve --help", "--upstream"}, {"config check --help", "secrets hidden"}, {"version", "entrepot "},
+	} {
+		if out, err := command(nil, strings.Fields(test.args)...); err != nil || !strings.Contains(out, test.want) {
+			t.Errorf("%s: %v\n%s", test.args, err, out)
+		}
+	}
+	for _, args := range []string{"srve", "serve --nosuch", "serve extra"} {
+		if _, err := command(nil, strings.Fields(args)...); err == nil {
+			t.Errorf("%s is no error", args)
+		}
+	}
+}
+
+func TestLogFormats(t *testing.T) {
+	var b bytes.Buffer
+	newLogger(config.Log{Level: "info", Format: "auto"}, &b).Info("hello", zap.Int("n", 1))
+	newLogger(config.Log{Level: "warn", Format: "json"}, &b).Info("not this")
+	if got := b.String(); !strings.HasPrefix(got, `{"level":"info"`) || strings.Contains(got, "not this") {
+		t.Error(got)
+	}
+	b.Reset()
+	newLogger(config.Log{Level: "debug", Format: "console"}, &b).Debug("hello")
+	if got := b.String(); strings.HasPrefix(got, "{") || !strings.Contains(got, "hello") {
+		t.Error(got)
+	}
+}
