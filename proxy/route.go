@@ -21,8 +21,6 @@ const (
 	kindOther     kind = "other"
 )
 
-var kinds = []kind{kindPing, kindManifest, kindBlob, kindTags, kindReferrers, kindOther}
-
 // target is a request, parsed: a repository of a configured registry, and what of it.
 type target struct {
 	repo      cache.Repository

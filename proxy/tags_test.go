@@ -140,7 +140,7 @@ func TestOutageIsNeverToldAsAbsence(t *testing.T) {
 	}{
 		"500": {func(w http.ResponseWriter) { http.Error(w, "oops", 500) }, 502, "UNAVAILABLE"},
 		"502": {func(w http.ResponseWriter) { refuse(w, 502, "UNKNOWN", "bad gateway") }, 502, "UNKNOWN"},
-		"503": {func(w http.ResponseWriter) { http.Error(w, "maintenance", 503) }, 502, "UNAVAILABLE"},
+		"503": {func(w http.ResponseWriter) { http.Error(w, "maintenance", http.StatusServiceUnavailable) }, 502, "UNAVAILABLE"},
 		"429": {func(w http.ResponseWriter) {
 			w.Header().Set("Retry-After", "7")
 			refuse(w, 429, "TOOMANYREQUESTS", "limit")

@@ -148,13 +148,6 @@ func (u *registry) manifest(name, tag, mediaType, body string) digest.Digest {
 	return d
 }
 
-// untag takes a tag away.
-func (u *registry) untag(name, tag string) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	delete(u.manifests, name+":"+tag)
-}
-
 // image puts an image of these layers, with a config of its own, into a repository.
 func (u *registry) image(name, tag string, layers ...[]byte) digest.Digest {
 	config := []byte(fmt.Sprintf(`{"image":%q}`, name+":"+tag))
