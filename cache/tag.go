@@ -95,7 +95,7 @@ func (c *Cache) stale(ctx context.Context, r *remote, repo Repository, rec index
 		return nil, cause
 	}
 	if err := c.servable(ctx, r, repo, m); err != nil {
-		return nil, errors.Join(err, cause)
+		return nil, fmt.Errorf("%w; upstream: %w", err, cause)
 	}
 	m.Verdict = c.verdict(Stale, rec.Checked)
 	m.Verdict.Cause = cause
