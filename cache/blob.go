@@ -24,9 +24,17 @@ type Blob struct {
 // Close frees the blob.
 func (b *Blob) Close() error { return b.close() }
 
+// Part is the bytes [From, To) of a blob: what is going to be read of it, as far as that is known. A negative From counts from
+// the end, and To may lie beyond it.
+type Part = fill.Part
+
+// Whole is all of a blob.
+var Whole = fill.Whole
+
 // Blob returns a blob of a repository: from disk, from the transfer in flight, or from a new one. It returns as soon as
-// the size is sure and bytes are coming. ctx also ends later waiting for bytes.
-func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest) (*Blob, error) {
+// the size is sure and bytes are coming. Of a blob of which only parts are read, only these are fetched. ctx also ends later
+// waiting for bytes.
+func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest, part Part) (*Blob, error) {
 	r, err := c.remote(repo)
 	if err != nil {
 		return nil, err
@@ -40,7 +48,7 @@ func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest) (*Bl
 		if b, ok := c.keptBlob(d); ok {
 			return c.grant(ctx, t, b)
 		}
-		reader, joined, err := c.fills.Join(ctx, d, t.Size, src)
+		reader, joined, err := c.fills.Join(ctx, d, t.Size, src, part)
 		switch {
 		case err == nil && joined && reader.Verified():
 			return c.grant(ctx, t, newBody(ctx, reader, src, Hit)) // all here: only its name is not there yet
@@ -112,9 +120,9 @@ type source struct {
 }
 
 // Open streams the blob; that it can is the proof that the blob belongs to the repository.
-func (s source) Open(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
-	body, size, err := s.r.OpenBlob(ctx, s.repo.Name, s.d, offset)
-	if err == nil && offset == 0 {
+func (s source) Open(ctx context.Context, offset, length int64) (io.ReadCloser, int64, error) {
+	body, size, err := s.r.OpenBlob(ctx, s.repo.Name, s.d, offset, length)
+	if err == nil {
 		s.c.confirmed(s.repo, s.d, size)
 	}
 	return body, size, err

@@ -88,7 +88,7 @@ func newDirect(ctx context.Context, src source, size int64) *direct {
 
 // directBlob opens a blob past the cache. expect is its size if upstream states none, or -1.
 func directBlob(ctx context.Context, src source, expect int64) (*Blob, error) {
-	stream, size, err := src.Open(ctx, 0)
+	stream, size, err := src.Open(ctx, 0, -1)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (b *direct) Read(p []byte) (int, error) {
 
 func (b *direct) reopen() error {
 	b.Close()
-	stream, size, err := b.src.Open(b.ctx, b.pos)
+	stream, size, err := b.src.Open(b.ctx, b.pos, -1)
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ func Open(ctx context.Context, opts Options) (*Cache, error) {
 		return nil, err
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
-	c.fills = fill.New(fill.Options{Kept: c.disk.Has, Create: c.create, Final: isAnswer, Done: c.fillDone})
+	c.fills = fill.New(fill.Options{Kept: c.disk.Has, Create: c.create, Parked: c.parked, Final: isAnswer, Done: c.fillDone})
 	return c, nil
 }
 
@@ -158,6 +158,15 @@ func (c *Cache) create(d digest.Digest, size int64) (fill.File, error) {
 	return p, nil
 }
 
+// parked opens what is left of an earlier fill.
+func (c *Cache) parked(d digest.Digest) (fill.File, []byte, bool) {
+	p, state, ok := c.disk.Parked(d)
+	if !ok {
+		return nil, nil, false // not p: a nil *Partial is no nil File
+	}
+	return p, state, true
+}
+
 // put keeps small content that has been verified. That it could not be kept is logged, and no error for anybody.
 func (c *Cache) put(d digest.Digest, content []byte) (kept bool) {
 	if c.disk.Has(d) {
@@ -172,12 +181,16 @@ func (c *Cache) put(d digest.Digest, content []byte) (kept bool) {
 	return true
 }
 
-// withRoom retries op, evicting what was used least recently, until there is room for it or nothing left to evict.
+// withRoom retries op, evicting what is unfinished and parked and then what was used least recently, until there is room for
+// it or nothing left to evict.
 func (c *Cache) withRoom(op func() error) error {
 	for {
 		err := op()
 		if !errors.Is(err, disk.ErrFull) {
 			return err
+		}
+		if c.disk.DropOldestParked() {
+			continue
 		}
 		victim, ok := c.recency.takeOldest()
 		if !ok {
@@ -195,6 +208,9 @@ func (c *Cache) fillDone(r fill.Report) {
 	log := c.log.With(zap.String("repository", src.repo.String()), zap.Stringer("digest", r.Digest),
 		zap.Int64("size", r.Size), zap.Int("readers", r.Readers))
 	switch {
+	case r.Parked:
+		log.Debug("parts of a blob kept")
+		return
 	case r.Err == nil:
 		c.recency.add(r.Digest)
 		log.Debug("blob kept")

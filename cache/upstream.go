@@ -22,8 +22,9 @@ type Upstream interface {
 	Manifest(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, []byte, error)
 	// StatBlob asks by HEAD how large a blob is.
 	StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error)
-	// OpenBlob streams a blob from offset; size is that of the whole blob, or -1.
-	OpenBlob(ctx context.Context, repository string, d digest.Digest, offset int64) (body io.ReadCloser, size int64, err error)
+	// OpenBlob streams a blob from offset: length bytes at least, or all that follow if length is -1. size is that of the
+	// whole blob, or -1.
+	OpenBlob(ctx context.Context, repository string, d digest.Digest, offset, length int64) (body io.ReadCloser, size int64, err error)
 	// List fetches a listing of bounded size: its headers Content-Type and Link, and its body.
 	List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error)
 }
@@ -91,8 +92,8 @@ func (r *remote) StatBlob(ctx context.Context, repository string, d digest.Diges
 	return size, r.note(err)
 }
 
-func (r *remote) OpenBlob(ctx context.Context, repository string, d digest.Digest, offset int64) (io.ReadCloser, int64, error) {
-	body, size, err := r.Upstream.OpenBlob(ctx, repository, d, offset)
+func (r *remote) OpenBlob(ctx context.Context, repository string, d digest.Digest, offset, length int64) (io.ReadCloser, int64, error) {
+	body, size, err := r.Upstream.OpenBlob(ctx, repository, d, offset, length)
 	return body, size, r.note(err)
 }
 

@@ -27,7 +27,7 @@ func (p *Proxy) blob(w http.ResponseWriter, r *http.Request, c *call) error {
 		c.answered(w, v)
 		return serve(w, r, d, "application/octet-stream", size, sized(size))
 	}
-	b, err := p.cache.Blob(r.Context(), c.target.repo, d)
+	b, err := p.cache.Blob(r.Context(), c.target.repo, d, partOf(r))
 	if err != nil {
 		return err
 	}

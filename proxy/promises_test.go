@@ -28,6 +28,11 @@ func TestPromiseOneLayerOneTransfer(t *testing.T) {
 	d := u.blob(content, "library/a", "library/b")
 	m := newMirror(t, u, nil)
 	release := u.hold(int64(half))
+	leader := m.open(t.Context(), "GET", blobPath("a", d))
+	defer leader.Body.Close()
+	if err := same(leader.Body, content[:half]); err != nil {
+		t.Fatal(err)
+	}
 
 	type reader struct {
 		method, name, byteRange string
@@ -78,6 +83,9 @@ func TestPromiseOneLayerOneTransfer(t *testing.T) {
 	landed.Wait()
 	release()
 	done.Wait()
+	if err := same(leader.Body, content[half:]); err != nil {
+		t.Error(err)
+	}
 	if n := u.count("GET /v2/"); n != 1 {
 		t.Errorf("upstream saw %d GETs, want 1: %q", n, u.log)
 	}
@@ -174,7 +182,7 @@ func TestPromiseNothingFetchedIsLost(t *testing.T) {
 }
 
 func TestPromiseInterruptedTransferGoesOnFromLastGoodByte(t *testing.T) {
-	content := random(8 << 20)
+	content := random(64 << 20)
 	u := newRegistry(t)
 	d := u.blob(content, "library/a")
 	m := newMirror(t, u, nil)
@@ -183,15 +191,12 @@ func TestPromiseInterruptedTransferGoesOnFromLastGoodByte(t *testing.T) {
 		if r.Method != "GET" {
 			return false
 		}
-		u.serve(&cutting{w, 3 << 20, func(n int) { sent.Add(int64(n)) }}, r)
+		u.serve(&cutting{w, 8 << 20, func(n int) { sent.Add(int64(n)) }}, r)
 		return true
 	})
 	m.get(blobPath("a", d)).expect(t, 200, content)
 	if limit := int64(len(content)) * 102 / 100; sent.Load() > limit {
 		t.Errorf("upstream sent %d bytes of %d", sent.Load(), len(content))
-	}
-	if n := u.count("GET "); n != 3 {
-		t.Errorf("upstream saw %d GETs, want 3", n)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/entrepot/entrepot/cache"
 )
 
 // byteRange is one range of a Range header (RFC 9110, 14.1.2): from first to last, both included, or the last suffix bytes.
@@ -92,6 +94,23 @@ func (r byteRange) String() string {
 		return strconv.FormatInt(r.first, 10) + "-"
 	}
 	return strconv.FormatInt(r.first, 10) + "-" + strconv.FormatInt(r.last, 10)
+}
+
+// partOf is what a request is going to read of a blob whose size need not be known yet: the first range, if there are
+// several. If-Range may make it the whole: such a request is rare, and then fetches on as it reads.
+func partOf(r *http.Request) cache.Part {
+	ranges, ok := parseRange(r.Header.Get("Range"))
+	switch {
+	case !ok:
+		return cache.Whole
+	case ranges[0].suffix > 0:
+		return cache.Part{From: -ranges[0].suffix, To: math.MaxInt64}
+	case ranges[0].suffix == 0:
+		return cache.Part{}
+	case ranges[0].last == math.MaxInt64:
+		return cache.Part{From: ranges[0].first, To: math.MaxInt64}
+	}
+	return cache.Part{From: ranges[0].first, To: ranges[0].last + 1}
 }
 
 // normalizeRange rewrites a request's Range header to what http.ServeContent answers rightly (it takes "-0" for a range

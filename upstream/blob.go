@@ -13,14 +13,16 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// OpenBlob streams a blob from offset on. Size is that of the whole blob, or -1 when upstream does not state it; then, and
-// only then, does nothing but the digest tell a body that was cut off from a whole one.
+// OpenBlob streams a blob from offset on: length bytes of it, or all that follow if length is not positive; all that follow
+// as well from an upstream that ignores ranges. Size is that of the whole blob, or -1 when upstream does not state it;
+// then, and only then, does nothing but the digest tell a body that was cut off from a whole one.
 //
 // The body's errors are of type *Error, but for io.EOF. One that ends early wraps io.ErrUnexpectedEOF; one that brings no
 // byte for the stall time-out, ErrStalled. The clock for that runs only while a Read waits for the network: neither a
 // slow caller nor the bandwidth limit is upstream's fault. The caller closes the body, and may do so while it reads.
-func (r *Registry) OpenBlob(ctx context.Context, repository string, d digest.Digest, offset int64) (io.ReadCloser, int64, error) {
-	q := question{kind: kindBlob, method: http.MethodGet, offset: offset, op: "GET blob " + repository + "@" + d.String()}
+func (r *Registry) OpenBlob(ctx context.Context, repository string, d digest.Digest, offset, length int64) (io.ReadCloser, int64, error) {
+	q := question{kind: kindBlob, method: http.MethodGet, offset: offset, length: length,
+		op: "GET blob " + repository + "@" + d.String()}
 	var body *blobBody
 	err := r.inTurn(ctx, q, r.endpoints, func(e *endpoint) (err error) {
 		body, err = r.openBlob(ctx, e, q, repository, d)
@@ -66,11 +68,11 @@ func (r *Registry) blobAnswer(ctx context.Context, e *endpoint, q question, repo
 		return nil, extent{}, err
 	}
 	whole := resp.StatusCode == http.StatusOK
-	part := resp.StatusCode == http.StatusPartialContent && q.offset > 0
+	part := resp.StatusCode == http.StatusPartialContent && q.ranged()
 	if !whole && !part {
 		return nil, extent{}, r.refusal(q, resp, e.origin)
 	}
-	x, err := extentOf(resp, q.offset)
+	x, err := extentOf(resp, q.offset, q.length)
 	if err == nil {
 		err = plainlyCoded(resp)
 	}
@@ -95,7 +97,7 @@ type extent struct {
 }
 
 // extentOf reads an answer of status 200, which may ignore that an offset was asked for, or 206, which may not.
-func extentOf(resp *http.Response, offset int64) (extent, error) {
+func extentOf(resp *http.Response, offset, length int64) (extent, error) {
 	if resp.StatusCode == http.StatusOK {
 		if resp.ContentLength >= 0 && resp.ContentLength < offset {
 			return extent{}, fmt.Errorf("blob of %d bytes has none at %d", resp.ContentLength, offset)
@@ -114,8 +116,12 @@ func extentOf(resp *http.Response, offset int64) (extent, error) {
 	case size < 0:
 		return extent{size: -1, left: last - first + 1}, nil
 	}
-	// Up to the end, though the part may be shorter: then it ends early, and the caller asks for what is missing.
-	return extent{size: size, left: size - first}, nil
+	// As much as was asked for, though the part may be shorter: then it ends early, and the caller asks for what is missing.
+	left := size - first
+	if length > 0 {
+		left = min(left, length)
+	}
+	return extent{size: size, left: left}, nil
 }
 
 // parseContentRange reads "bytes first-last/size". Size is -1 where the header says that it is not known.

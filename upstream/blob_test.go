@@ -76,7 +76,7 @@ func TestBlobIsReadFromItsOffset(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.serve("https://registry.test", tt.answer)
-			body, size, err := w.registry(Options{}, "https://registry.test").OpenBlob(t.Context(), repo, layerDigest, tt.offset)
+			body, size, err := w.registry(Options{}, "https://registry.test").OpenBlob(t.Context(), repo, layerDigest, tt.offset, -1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,7 +131,7 @@ func TestUnfitBlobIsNoAnswer(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.serve("http://registry.test", tt.answer)
-			body, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, tt.offset)
+			body, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, tt.offset, -1)
 			if e := asError(t, err); e.Answered() || body != nil || !strings.Contains(e.Error(), tt.err) {
 				t.Errorf("%v (answered %t), want %s", e, e.Answered(), tt.err)
 			}
@@ -152,7 +152,7 @@ func TestStalledBlobIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.serve("http://registry.test", sendAndStop(5000))
-		body, _, err := w.registry(Options{StallTimeout: 20 * time.Second}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, 0)
+		body, _, err := w.registry(Options{StallTimeout: 20 * time.Second}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, 0, -1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func TestSlowUpstreamIsNotStalled(t *testing.T) {
 			}
 		})
 		r := w.registry(Options{HeaderTimeout: time.Minute}, "http://registry.test")
-		body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 0)
+		body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 0, -1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +205,7 @@ func TestSlowReaderAndSlowLimitAreNotStalls(t *testing.T) {
 				w := newWorld(t)
 				w.serve("http://registry.test", serveLayer)
 				r := w.registry(Options{Limiter: tt.limiter, StallTimeout: time.Second}, "http://registry.test")
-				body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 0)
+				body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 0, -1)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -242,7 +242,7 @@ func TestLimitIsForBlobBodiesAlone(t *testing.T) {
 		}
 		read := func(offset int64) func() error {
 			return func() error {
-				body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, offset)
+				body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, offset, -1)
 				if err != nil {
 					return err
 				}
@@ -267,7 +267,7 @@ func TestCloseWakesTheReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.serve("http://registry.test", sendAndStop(0))
-		body, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, 0)
+		body, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, 0, -1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,7 +285,7 @@ func TestBodyEndsWithItsContext(t *testing.T) {
 		w.serve("http://registry.test", sendAndStop(0))
 		why := errors.New("not wanted any more")
 		ctx, cancel := context.WithCancelCause(t.Context())
-		body, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(ctx, repo, layerDigest, 0)
+		body, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(ctx, repo, layerDigest, 0, -1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -306,7 +306,7 @@ func TestErrorBodyOfABlobDoesNotHoldItUp(t *testing.T) {
 			silent(rw, req)
 		})
 		start := time.Now()
-		_, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, 0)
+		_, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, 0, -1)
 		if took := time.Since(start); took != smallTimeout {
 			t.Errorf("gave up after %v", took)
 		}
@@ -330,7 +330,7 @@ func TestBlobsComeOverHTTP1AndManifestsMayNot(t *testing.T) {
 	if _, _, err := r.Manifest(t.Context(), repo, "7", nil); err != nil {
 		t.Fatal(err)
 	}
-	body, _, err := r.OpenBlob(t.Context(), repo, contentDigest, 0)
+	body, _, err := r.OpenBlob(t.Context(), repo, contentDigest, 0, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +345,7 @@ func TestConnectionIsKeptAfterAWholeBody(t *testing.T) {
 	w.serve("https://registry.test", serveLayer)
 	r := w.registry(Options{}, "https://registry.test")
 	for range 5 {
-		body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 1)
+		body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 1, -1)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,8 +46,12 @@ type question struct {
 	op     string // for errors
 	method string
 	accept []string
-	offset int64 // of a blob; 0: no range is asked for
+	offset int64 // of a blob
+	length int64 // of a blob, from offset on; 0 or less: up to the end
 }
+
+// ranged reports whether only part of a blob is asked for.
+func (q question) ranged() bool { return q.offset > 0 || q.length > 0 }
 
 // origin is what two URLs share if they are the same server to the eyes of a browser: scheme, host and port.
 type origin string
@@ -119,8 +123,12 @@ func (r *Registry) send(ctx context.Context, q question, to *url.URL, authorizat
 	if len(q.accept) > 0 {
 		header.Set("Accept", strings.Join(q.accept, ", ")) // one line: some registries read no other
 	}
-	if q.offset > 0 {
-		header.Set("Range", "bytes="+strconv.FormatInt(q.offset, 10)+"-")
+	if q.ranged() {
+		span := "bytes=" + strconv.FormatInt(q.offset, 10) + "-"
+		if q.length > 0 {
+			span += strconv.FormatInt(q.offset+q.length-1, 10)
+		}
+		header.Set("Range", span)
 	}
 	if authorization != "" {
 		header.Set("Authorization", authorization)

@@ -3,12 +3,14 @@
 //	lock                         one process at a time (flock)
 //	index/                       Badger's own, see package index
 //	blobs/sha256/ab/abcd…        complete and verified content
-//	partial/sha256-abcd…         content that is still landing
+//	partial/sha256-abcd…         content that is still landing, as long as it will be, with holes
+//	partial/sha256-abcd….state   what of it is there
 //
 // The life of a blob:
 //
 //   - Create reserves its size and opens a private file in partial/;
 //   - bytes are written to it at any offset, and read back from it;
+//   - Park leaves it there for later, with a state that says how far it is; Parked takes it up again, also after a restart;
 //   - Commit makes it durable and gives it its name, in that order: data fsynced, renamed, directory fsynced;
 //   - Remove takes the name away. Who has the file open reads on.
 //
@@ -65,11 +67,12 @@ type Store struct {
 
 	mu sync.Mutex
 	// guards following
-	used int64 // bytes kept and reserved, in whole blocks
+	used   int64 // bytes kept and reserved, in whole blocks
+	parked map[digest.Digest]parked
 }
 
-// Open opens the data directory, creating it if need be, and locks it until Close. Leftovers of unfinished
-// transfers are removed.
+// Open opens the data directory, creating it if need be, and locks it until Close. Content that has not all landed is
+// parked; leftovers of any other kind are removed.
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err := os.MkdirAll(opts.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -78,7 +81,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	s := &Store{opts: opts, root: root}
+	s := &Store{opts: opts, root: root, parked: make(map[digest.Digest]parked)}
 	if err := s.prepare(ctx); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("data directory %s: %w", opts.Dir, err)
@@ -95,13 +98,13 @@ func (s *Store) prepare(ctx context.Context) error {
 	if err := flock(ctx, lock); err != nil {
 		return err
 	}
-	if err := s.root.RemoveAll("partial"); err != nil {
+	if err := s.root.MkdirAll("partial", 0o750); err != nil {
 		return err
 	}
-	if err := s.root.Mkdir("partial", 0o750); err != nil {
+	if err := s.root.MkdirAll("blobs", 0o750); err != nil {
 		return err
 	}
-	return s.root.MkdirAll("blobs", 0o750)
+	return s.adopt()
 }
 
 // flock takes the lock for this process, waiting up to lockPatience for another to let go of it.
@@ -250,3 +253,7 @@ func blobDir(d digest.Digest) string {
 }
 
 func blobPath(d digest.Digest) string { return blobDir(d) + "/" + d.Encoded() }
+
+func partialPath(d digest.Digest) string {
+	return "partial/" + d.Algorithm().String() + "-" + d.Encoded()
+}

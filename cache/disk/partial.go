@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Partial is content that is still landing. WriteAt and ReadAt may be called concurrently; Commit or Discard ends it,
+// Partial is content that is still landing. WriteAt and ReadAt may be called concurrently; Commit, Discard or Park ends it,
 // once, after the last WriteAt. ReadAt goes on working until Close.
 type Partial struct {
 	*os.File
@@ -22,9 +22,11 @@ type Partial struct {
 
 // Create reserves room for content of that size and opens a file for it, as long as the content from the start but
 // without blocks. At most one Partial of a digest may be open and not yet ended: the caller's duty. A new one never
-// touches the file of an older one that somebody still reads. The error is ErrFull or ErrTooLarge when there is no room.
+// touches the file of an older one that somebody still reads; what is parked of the digest is dropped. The error is ErrFull
+// or ErrTooLarge when there is no room.
 func (s *Store) Create(d digest.Digest, size int64) (*Partial, error) {
-	return s.create("partial/"+d.Algorithm().String()+"-"+d.Encoded(), d, size)
+	s.dropParked(d)
+	return s.create(partialPath(d), d, size)
 }
 
 func (s *Store) create(name string, d digest.Digest, size int64) (*Partial, error) {
@@ -69,6 +71,7 @@ func (p *Partial) Commit() error {
 		p.Discard()
 		return fmt.Errorf("keep %s: %w", p.digest, err)
 	}
+	p.removeState()
 	if err := p.store.syncDir(dir); err != nil {
 		return fmt.Errorf("keep %s: %w", p.digest, errors.Join(err, p.store.Remove(p.digest)))
 	}
@@ -89,8 +92,11 @@ func (p *Partial) rename() error {
 func (p *Partial) Discard() {
 	// A name that can't be removed now is a leftover for the next Open.
 	_ = p.store.root.Remove(p.name)
+	p.removeState()
 	p.store.release(p.size)
 }
+
+func (p *Partial) removeState() { _ = p.store.root.Remove(p.name + stateSuffix) }
 
 // Put keeps small content that the caller holds and has verified. Any number may put the same at once.
 func (s *Store) Put(d digest.Digest, content []byte) error {

@@ -1,17 +1,20 @@
-// Package fill transfers content from a source into a file, once, while any number of readers follow.
+// Package fill transfers content from a source into a file, each byte once, while any number of readers follow.
 //
 // The life of a fill:
 //
 //   - The first Join for a digest starts it; the source is asked on a context of the fill's own, so no reader's leaving
 //     can disturb it. Join returns when the source has answered.
-//   - A worker streams the source into the file and publishes how far it has come. Each reader reads from the file at its
-//     own pace, wherever it wants, and waits when it has caught up: a slow reader slows nobody.
-//   - When the source breaks off, the worker goes on from the last good byte; readers notice only a pause.
+//   - Workers stream from the source into the file, and the spans that have landed are taken down. Each reader reads from
+//     the file at its own pace, wherever it wants, and waits where nothing has landed yet: a slow reader slows nobody.
+//   - Demand decides where workers go, see plan.go. A reader of the whole makes the fill fetch the whole; readers of parts
+//     make it fetch these parts.
+//   - When the source breaks off, a worker goes on from its last good byte; readers notice only a pause.
 //   - The digest is computed as the bytes land. The last byte is shown to nobody before it matched: content that is
 //     wrong is never complete anywhere.
 //   - Then the file is committed, and only then the fill is forgotten. So at any moment the content is either committed or
 //     there is a fill for it to join: nobody who looks in that order, and again inside the fill, transfers it twice.
-//   - A fill that fails discards its file, is forgotten, and then tells its readers: the next Join begins afresh.
+//   - A fill that fails, that nobody needs more of, or that Close ends, is parked: its spans stay with its file, and the next
+//     Join takes them up, also after a restart. What did not match its digest is discarded instead.
 //
 // It knows neither HTTP nor registries nor where files live.
 package fill
@@ -20,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -34,22 +38,46 @@ var (
 	ErrStorage = errors.New("fill: storage failed")
 	// ErrClosed says that the program is shutting down.
 	ErrClosed = errors.New("fill: shutting down")
+
+	// errParked ends a fill that nobody needed more of. Who joined it too late joins the next.
+	errParked = errors.New("fill: parked")
 )
 
 // Source is where the content comes from. Sources that are equal (==) are taken to answer alike.
 type Source interface {
-	// Open streams the content from offset to its end. size is the size of the whole content, or -1 if the source does
-	// not say. ctx ends the stream too.
-	Open(ctx context.Context, offset int64) (body io.ReadCloser, size int64, err error)
+	// Open streams the content from offset on: length bytes of it, or all that follow if length is -1. It may stream
+	// more than that. size is the size of the whole content, or -1 if the source does not say. ctx ends the stream too.
+	Open(ctx context.Context, offset, length int64) (body io.ReadCloser, size int64, err error)
 }
 
-// File is where the content lands. Either Commit or Discard ends the writing; Close comes after the last read.
+// File is where the content lands. One of Commit, Discard and Park ends the writing; Close comes after the last read.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
+	// Commit makes the whole content visible under its digest. After an error it was discarded.
 	Commit() error
+	// Discard gives it up.
 	Discard()
+	// Park keeps what has landed for Options.Parked to find, and state with it. After an error it was not parked.
+	Park(state []byte) error
+	// Save is for the case that there will be no Park: it writes the state while the writing goes on.
+	Save(state []byte) error
+}
+
+// Part is the bytes [From, To) of the content: what a reader is going to read, as far as it is known. A negative From counts
+// from the end, and To may lie beyond it.
+type Part struct{ From, To int64 }
+
+// Whole is all of the content.
+var Whole = Part{0, math.MaxInt64}
+
+// of is the part of content of that size.
+func (p Part) of(size int64) span {
+	if p.From < 0 {
+		p.From = max(0, p.From+size)
+	}
+	return span{min(p.From, size), max(min(p.From, size), min(p.To, size))}
 }
 
 // Options carry what the fills need of their surroundings; all but Done are required.
@@ -58,6 +86,8 @@ type Options struct {
 	Kept func(digest.Digest) bool
 	// Create opens a file for content of that size.
 	Create func(d digest.Digest, size int64) (File, error)
+	// Parked opens the file that was parked with a state; ok is false if there is none.
+	Parked func(digest.Digest) (f File, state []byte, ok bool)
 	// Final reports whether a source's error is an answer that asking again will not change.
 	Final func(error) bool
 	// Done is told how each fill ended, when it is forgotten.
@@ -70,7 +100,8 @@ type Report struct {
 	Size    int64 // -1 if the source never answered
 	Readers int   // how many readers it has had
 	Source  Source
-	Err     error // nil when the content is kept
+	Parked  bool  // it ended before the content was whole, because nobody needed more of it
+	Err     error // nil when the content is kept, or parked
 }
 
 // Fills are the transfers in flight, at most one for a digest. Its methods may be called concurrently.
@@ -80,7 +111,7 @@ type Fills struct {
 	stop context.CancelCauseFunc
 	wg   sync.WaitGroup
 
-	mu sync.Mutex
+	mu sync.Mutex // taken before that of a flight
 	// guards following
 	flights map[digest.Digest]*flight
 }
@@ -91,36 +122,38 @@ func New(opts Options) *Fills {
 	return &Fills{opts: opts, ctx: ctx, stop: stop, flights: make(map[digest.Digest]*flight)}
 }
 
-// Close ends the fills in flight, whose readers get ErrClosed, and waits for them. What is complete gets committed.
+// Close ends the fills in flight, whose readers get ErrClosed, and waits for them. What has landed is parked.
 func (s *Fills) Close() {
 	s.mu.Lock()
-	s.stop(ErrClosed) // under the lock: Join starts no worker once ctx has ended
+	s.stop(ErrClosed) // under the lock: Join starts no flight once ctx has ended
 	s.mu.Unlock()
 	s.wg.Wait()
 }
 
 // Join returns a reader at the content's start, from the fill in flight or from a new one. It returns when the source has
 // answered, or with the error that the fill failed with, or with ctx's. expect is the size to go by if the source states
-// none, or -1. joined tells that the fill was in flight before. ctx also ends the reader's waiting later.
+// none, or -1. part is what is going to be read. joined tells that the fill was in flight before. ctx also ends the reader's
+// waiting later.
 //
 // A fill that somebody else's source failed is not this caller's answer: its own source is tried then.
-func (s *Fills) Join(ctx context.Context, d digest.Digest, expect int64, src Source) (r *Reader, joined bool, err error) {
-	// Each round either leads its own source, or waits for a leader whose source failed and is gone; the bound is for
-	// crowds that come with ever new bad sources.
+func (s *Fills) Join(ctx context.Context, d digest.Digest, expect int64, src Source, part Part) (r *Reader, joined bool, err error) {
+	// Each round either leads its own source, or waits for a leader that is gone afterwards; the bound is for crowds that
+	// come with ever new bad sources.
 	for range 4 {
-		f, joined, err := s.attach(d, expect, src)
+		f, joined, err := s.attach(d, expect, src, part)
 		if err != nil {
 			return nil, false, err
 		}
-		r, err := f.reader(ctx)
-		if err == nil || !joined || f.src == src || ctx.Err() != nil {
+		r, err := f.reader(ctx, part)
+		again := errors.Is(err, errParked) || joined && f.src != src
+		if err == nil || !again || ctx.Err() != nil {
 			return r, joined, err
 		}
 	}
 	return nil, true, errors.New("fill: sources of others kept failing")
 }
 
-// Attach is Join for a fill in flight only; ok is false when there is none.
+// Attach is Join for a fill in flight only; ok is false when there is none. The reader is not expected to read.
 func (s *Fills) Attach(ctx context.Context, d digest.Digest) (r *Reader, ok bool, err error) {
 	s.mu.Lock()
 	f, ok := s.flights[d]
@@ -131,7 +164,7 @@ func (s *Fills) Attach(ctx context.Context, d digest.Digest) (r *Reader, ok bool
 	if !ok {
 		return nil, false, nil
 	}
-	r, err = f.reader(ctx)
+	r, err = f.reader(ctx, Part{})
 	return r, true, err
 }
 
@@ -145,9 +178,9 @@ func (s *Fills) InFlight(d digest.Digest) bool {
 // attach returns the flight for the digest with one reference more, starting one if there is none.
 //
 // Of two callers that miss the committed content, one finds no flight and starts one (A), the other finds A's, or, when A
-// has been forgotten by then, starts another (B). B's worker looks at what is kept before it asks its source. A was
-// forgotten after its commit, so B finds that, and ends with ErrKept.
-func (s *Fills) attach(d digest.Digest, expect int64, src Source) (f *flight, joined bool, err error) {
+// has been forgotten by then, starts another (B). B looks at what is kept before it asks its source. A was forgotten after
+// its commit, so B finds that, and ends with ErrKept.
+func (s *Fills) attach(d digest.Digest, expect int64, src Source, part Part) (f *flight, joined bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
@@ -155,7 +188,7 @@ func (s *Fills) attach(d digest.Digest, expect int64, src Source) (f *flight, jo
 	}
 	f, joined = s.flights[d]
 	if !joined {
-		f = newFlight(d, expect, src)
+		f = newFlight(s.opts, d, expect, src, part)
 		s.flights[d] = f
 		s.wg.Go(func() { s.run(f) })
 	}
@@ -165,14 +198,18 @@ func (s *Fills) attach(d digest.Digest, expect int64, src Source) (f *flight, jo
 
 // run carries a flight from its start to being forgotten.
 func (s *Fills) run(f *flight) {
-	err := f.transfer(s.ctx, s.opts)
+	err := f.transfer(s.ctx)
 	s.mu.Lock()
 	delete(s.flights, f.digest)
 	s.mu.Unlock()
-	// Forgotten before its readers learn of a failure: one that comes back at once begins a new flight.
+	// Forgotten before its readers learn of it: one that comes back at once begins a new flight.
 	readers := f.end(err)
+	report := Report{Digest: f.digest, Size: f.sizeNow(), Readers: readers, Source: f.src, Err: err}
+	if report.Parked = errors.Is(err, errParked); report.Parked {
+		report.Err = nil
+	}
 	if s.opts.Done != nil {
-		s.opts.Done(Report{Digest: f.digest, Source: f.src, Size: f.sizeNow(), Readers: readers, Err: err})
+		s.opts.Done(report)
 	}
 }
 

@@ -24,11 +24,31 @@ type world struct {
 	kept    map[digest.Digest][]byte
 	files   map[*memFile]bool // open
 	reports []Report
+	parked  map[digest.Digest]parked
 	full    int64 // how many bytes storage takes before it fails; 0: all
 }
 
+type parked struct {
+	b     []byte
+	state []byte
+}
+
 func newWorld(t *testing.T) *world {
-	w := &world{kept: make(map[digest.Digest][]byte), files: make(map[*memFile]bool)}
+	w := &world{kept: make(map[digest.Digest][]byte), files: make(map[*memFile]bool), parked: make(map[digest.Digest]parked)}
+	w.open()
+	t.Cleanup(func() {
+		w.Close()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(w.files) > 0 {
+			t.Errorf("%d files were left open", len(w.files))
+		}
+	})
+	return w
+}
+
+// open begins the world's fills, as a program that starts does.
+func (w *world) open() {
 	w.Fills = New(Options{
 		Kept: func(d digest.Digest) bool {
 			w.mu.Lock()
@@ -43,6 +63,18 @@ func newWorld(t *testing.T) *world {
 			w.files[f] = true
 			return f, nil
 		},
+		Parked: func(d digest.Digest) (File, []byte, bool) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			p, ok := w.parked[d]
+			if !ok {
+				return nil, nil, false
+			}
+			delete(w.parked, d)
+			f := &memFile{w: w, d: d, b: p.b}
+			w.files[f] = true
+			return f, p.state, true
+		},
 		Final: func(err error) bool { return errors.Is(err, errFinal) },
 		Done: func(r Report) {
 			w.mu.Lock()
@@ -50,15 +82,6 @@ func newWorld(t *testing.T) *world {
 			w.reports = append(w.reports, r)
 		},
 	})
-	t.Cleanup(func() {
-		w.Close()
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if len(w.files) > 0 {
-			t.Errorf("%d files were left open", len(w.files))
-		}
-	})
-	return w
 }
 
 func (w *world) content(d digest.Digest) []byte {
@@ -107,6 +130,16 @@ func (f *memFile) Commit() error {
 
 func (f *memFile) Discard() { f.end() }
 
+func (f *memFile) Park(state []byte) error {
+	f.end()
+	f.w.mu.Lock()
+	defer f.w.mu.Unlock()
+	f.w.parked[f.d] = parked{f.b, state}
+	return nil
+}
+
+func (f *memFile) Save([]byte) error { return nil }
+
 func (f *memFile) Close() error {
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
@@ -126,13 +159,22 @@ type source struct {
 	open    chan struct{}
 
 	mu     sync.Mutex
-	opened []int64         // the offsets asked for
+	opened []int64 // the offsets asked for
+	sent   int64
 	cuts   []int64         // where the streams break off, one after the other
 	fails  map[int64]error // by how many-th Open
 	silent bool            // states no size
+	held   int             // how many streams the gate holds; 0: all
 }
 
-func (s *source) Open(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+// release makes the gate hold the first n streams only.
+func (s *source) release(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = n
+}
+
+func (s *source) Open(ctx context.Context, offset, length int64) (io.ReadCloser, int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.opened = append(s.opened, offset)
@@ -140,8 +182,13 @@ func (s *source) Open(ctx context.Context, offset int64) (io.ReadCloser, int64, 
 		return nil, 0, err
 	}
 	st := &stream{s: s, ctx: ctx, pos: offset, end: int64(len(s.content))}
+	st.gated = s.open != nil && (s.held == 0 || len(s.opened) <= s.held)
+	if length >= 0 {
+		st.end = offset + length
+		st.closed = true
+	}
 	if len(s.cuts) > 0 {
-		st.end, s.cuts = s.cuts[0], s.cuts[1:]
+		st.end, s.cuts, st.closed = s.cuts[0], s.cuts[1:], false
 	}
 	if s.silent {
 		return st, -1, nil
@@ -159,17 +206,19 @@ type stream struct {
 	s        *source
 	ctx      context.Context
 	pos, end int64
+	gated    bool
+	closed   bool // the end is where it was asked to be
 }
 
 func (st *stream) Read(p []byte) (int, error) {
 	if st.pos >= st.end {
-		if st.end < int64(len(st.s.content)) {
+		if st.end < int64(len(st.s.content)) && !st.closed {
 			return 0, errors.New("connection reset by peer")
 		}
 		return 0, io.EOF
 	}
 	limit := st.end
-	if st.s.open != nil {
+	if st.gated {
 		if st.pos >= st.s.gate {
 			select {
 			case <-st.s.open:
@@ -182,6 +231,9 @@ func (st *stream) Read(p []byte) (int, error) {
 	}
 	n := copy(p, st.s.content[st.pos:limit])
 	st.pos += int64(n)
+	st.s.mu.Lock()
+	st.s.sent += int64(n)
+	st.s.mu.Unlock()
 	return n, nil
 }
 
@@ -196,7 +248,7 @@ func random(n int) ([]byte, digest.Digest) {
 
 func join(t *testing.T, w *world, d digest.Digest, src Source) *Reader {
 	t.Helper()
-	r, _, err := w.Join(t.Context(), d, -1, src)
+	r, _, err := w.Join(t.Context(), d, -1, src, Whole)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +324,7 @@ func TestFillGoesOnWhenAllReadersLeave(t *testing.T) {
 	w := newWorld(t)
 	src := &source{content: content, gate: 50_000, open: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
-	first, _, err := w.Join(ctx, d, -1, src)
+	first, _, err := w.Join(ctx, d, -1, src, Whole)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,7 +342,7 @@ func TestFillGoesOnWhenAllReadersLeave(t *testing.T) {
 	synced := make(chan struct{})
 	go func() { // Close would cut the fill off, so it is awaited by joining it
 		defer close(synced)
-		r, _, err := w.Join(t.Context(), d, -1, src)
+		r, _, err := w.Join(t.Context(), d, -1, src, Whole)
 		if errors.Is(err, ErrKept) {
 			return
 		}
@@ -348,7 +400,7 @@ func TestAnswerOfSourceEndsFillAtOnce(t *testing.T) {
 		"when resuming": {content: content, cuts: []int64{10}, fails: map[int64]error{2: errFinal}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, _, err := w.Join(t.Context(), d, -1, src)
+			r, _, err := w.Join(t.Context(), d, -1, src, Whole)
 			if err == nil {
 				_, err = io.ReadAll(r)
 				r.Close()
@@ -368,13 +420,13 @@ func TestFailureOfAnothersSourceIsNotTheAnswer(t *testing.T) {
 		good := &source{content: content}
 		refused := make(chan error)
 		go func() {
-			_, _, err := w.Join(t.Context(), d, -1, bad)
+			_, _, err := w.Join(t.Context(), d, -1, bad, Whole)
 			refused <- err
 		}()
 		synctest.Wait() // the bad source leads
 		served := make(chan error)
 		go func() {
-			r, _, err := w.Join(t.Context(), d, -1, good)
+			r, _, err := w.Join(t.Context(), d, -1, good, Whole)
 			if err == nil {
 				_, err = io.ReadAll(r)
 				r.Close()
@@ -394,7 +446,7 @@ func TestFailureOfAnothersSourceIsNotTheAnswer(t *testing.T) {
 
 type slowFailure struct{ release chan struct{} }
 
-func (s *slowFailure) Open(context.Context, int64) (io.ReadCloser, int64, error) {
+func (s *slowFailure) Open(context.Context, int64, int64) (io.ReadCloser, int64, error) {
 	<-s.release
 	return nil, 0, errFinal
 }
@@ -420,7 +472,7 @@ func TestContentKeptMeanwhileIsNotTransferredAgain(t *testing.T) {
 	w := newWorld(t)
 	w.kept[d] = content
 	src := &source{content: content}
-	if _, _, err := w.Join(t.Context(), d, -1, src); !errors.Is(err, ErrKept) || len(src.asked()) > 0 {
+	if _, _, err := w.Join(t.Context(), d, -1, src, Whole); !errors.Is(err, ErrKept) || len(src.asked()) > 0 {
 		t.Errorf("got %v after opening at %v", err, src.asked())
 	}
 }
@@ -448,7 +500,7 @@ func TestSizes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				content, d := random(test.size)
 				w := newWorld(t)
-				r, _, err := w.Join(t.Context(), d, test.expect, &source{content: content, silent: test.silent})
+				r, _, err := w.Join(t.Context(), d, test.expect, &source{content: content, silent: test.silent}, Whole)
 				var got []byte
 				if err == nil {
 					got, err = io.ReadAll(r)
@@ -474,7 +526,7 @@ func TestCloseCutsReadersOff(t *testing.T) {
 	if got, err := io.ReadAll(r); !errors.Is(err, ErrClosed) || len(got) > 500 {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	if _, _, err := w.Join(t.Context(), d, -1, &source{content: content}); !errors.Is(err, ErrClosed) {
+	if _, _, err := w.Join(t.Context(), d, -1, &source{content: content}, Whole); !errors.Is(err, ErrClosed) {
 		t.Errorf("joined after Close: %v", err)
 	}
 }
@@ -509,7 +561,7 @@ func TestReadersAgreeWithModel(t *testing.T) {
 }
 
 func wander(t *testing.T, w *world, d digest.Digest, src Source, content []byte, rng *rand.Rand) {
-	r, _, err := w.Join(t.Context(), d, -1, src)
+	r, _, err := w.Join(t.Context(), d, -1, src, Whole)
 	if errors.Is(err, ErrKept) {
 		if !bytes.Equal(w.content(d), content) {
 			t.Error("kept content is wrong")
@@ -534,4 +586,151 @@ func wander(t *testing.T, w *world, d digest.Digest, src Source, content []byte,
 			return
 		}
 	}
+}
+
+// part reads part of the content as a client that asks for a range does.
+func (w *world) part(t *testing.T, d digest.Digest, src Source, content []byte, from, to int64) {
+	t.Helper()
+	r, _, err := w.Join(t.Context(), d, int64(len(content)), src, Part{from, to})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	at := Part{from, to}.of(int64(len(content)))
+	if _, err := r.Seek(at.from, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	expectRead(t, r, content[at.from:at.to])
+}
+
+// idle waits until no fill is in flight.
+func (w *world) idle() {
+	for w.Stats().Flights > 0 {
+		synctest.Wait()
+	}
+}
+
+func TestPartCostsWhatItAsksFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(16 << 20)
+		w := newWorld(t)
+		src := &source{content: content}
+		w.part(t, d, src, content, 8<<20, 8<<20+1<<16)
+		w.idle()
+		w.part(t, d, src, content, 8<<20+100, 8<<20+200) // is here
+		w.idle()
+		w.part(t, d, src, content, -1000, 1<<40)
+		w.idle()
+		if src.sent != 1<<16+1000 {
+			t.Errorf("%d bytes were fetched", src.sent)
+		}
+		if got := fmt.Sprint(src.asked()); got != fmt.Sprint([]int64{8 << 20, 16<<20 - 1000}) {
+			t.Errorf("opened at %s", got)
+		}
+	})
+}
+
+func TestPartsAddUpToTheWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(16<<20 + 123)
+		w := newWorld(t)
+		src := &source{content: content}
+		for from := int64(0); from < 9<<20; from += 1 << 20 {
+			w.part(t, d, src, content, from+3<<20, from+4<<20)
+		}
+		w.idle()
+		if !bytes.Equal(w.content(d), content) {
+			t.Fatal("the content is not kept")
+		}
+		if src.sent != int64(len(content)) {
+			t.Errorf("%d bytes were fetched of %d", src.sent, len(content))
+		}
+	})
+}
+
+func TestWholeTakesUpPartsThatAreThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(16 << 20)
+		w := newWorld(t)
+		src := &source{content: content}
+		w.part(t, d, src, content, 5<<20, 6<<20)
+		w.part(t, d, src, content, -1<<20, 1<<40)
+		w.Close() // and a restart in between
+		w.open()
+		w.part(t, d, src, content, 0, 1<<40)
+		w.idle()
+		if !bytes.Equal(w.content(d), content) || src.sent != int64(len(content)) {
+			t.Errorf("kept %d bytes, fetched %d of %d, at %v", len(w.content(d)), src.sent, len(content), src.asked())
+		}
+	})
+}
+
+func TestReaderFarAheadGetsTransferOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(32 << 20)
+		w := newWorld(t)
+		src := &source{content: content, gate: 1 << 20, open: make(chan struct{})}
+		first := join(t, w, d, src)
+		defer first.Close()
+		expectRead(t, first, content[:1<<20])
+		src.release(1) // the first stream stays held back
+		w.part(t, d, src, content, 20<<20, 21<<20)
+		close(src.open)
+		expectRead(t, first, content[1<<20:])
+		w.idle()
+		if src.sent != int64(len(content)) {
+			t.Errorf("%d bytes were fetched of %d, at %v", src.sent, len(content), src.asked())
+		}
+	})
+}
+
+func TestParkedContentThatLiesIsFetchedWholeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(8 << 20)
+		for name, spoil := range map[string]func(*parked){
+			"torn bytes":      func(p *parked) { p.b[3<<20+5] ^= 1 },
+			"noise for state": func(p *parked) { p.state = []byte("noise") },
+			"no state":        func(p *parked) { p.state = nil },
+			"other size":      func(p *parked) { p.b, p.state = p.b[:5], []byte(`{"size":5,"spans":[[0,5]]}`) },
+		} {
+			w := newWorld(t)
+			src := &source{content: content}
+			w.part(t, d, src, content, 3<<20, 4<<20)
+			w.idle()
+			p := w.parked[d]
+			spoil(&p)
+			w.parked[d] = p
+			for range 2 {
+				r, _, err := w.Join(t.Context(), d, -1, src, Whole)
+				if errors.Is(err, ErrKept) {
+					continue
+				}
+				if err != nil {
+					t.Fatal(name, err)
+				}
+				if got, err := io.ReadAll(r); err == nil && !bytes.Equal(got, content) {
+					t.Errorf("%s: wrong bytes", name)
+				}
+				r.Close()
+				w.idle()
+			}
+			if !bytes.Equal(w.content(d), content) || src.sent > 2*int64(len(content))+1<<20 {
+				t.Errorf("%s: kept %d bytes, fetched %d", name, len(w.content(d)), src.sent)
+			}
+		}
+	})
+}
+
+func FuzzState(f *testing.F) {
+	f.Add([]byte(`{"size":10,"spans":[[0,5],[7,9]],"hashed":5,"hash":"AA=="}`), int64(3))
+	f.Add([]byte(`{"size":-1,"spans":[[5,0]]}`), int64(0))
+	f.Fuzz(func(t *testing.T, b []byte, off int64) {
+		s, have, hasher, err := parseState(b, digest.SHA256)
+		if err != nil {
+			return
+		}
+		if hasher == nil || have.total() > s.Size || s.Hashed > have.end(0) {
+			t.Errorf("%s became %+v %v", b, s, have)
+		}
+	})
 }

@@ -2,37 +2,58 @@ package fill
 
 import (
 	"context"
+	"hash"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// flight is one transfer and the state that its readers follow.
+// flight is the filling of one content, and the state that its readers follow.
 type flight struct {
+	opts   Options
 	digest digest.Digest
 	src    Source
 	expect int64
+	first  Part // what the reader that began it is going to read
+
+	hashing sync.Mutex // never taken with mu held; mu is taken with it held
+	// guards following
+	hasher hash.Hash // of the bytes [0, hashed)
+	hashed int64
+
+	saving sync.Mutex // held while the state is written; mu and hashing are taken with it held
+	// guards following
+	saved int64 // how many bytes had landed when it last was; with mu held too
 
 	mu sync.Mutex
 	// guards following
 	file     File  // nil until the source has answered
 	size     int64 // of the whole content; -1 until the source has answered
-	landed   int64 // the bytes [0, landed) are in the file
-	verified bool  // they are all there and the digest matched
-	ended    bool  // the worker is gone
-	err      error // why it failed, once ended
-	refs     int   // the worker and each reader; the file is closed with the last
-	attached int   // readers now
-	readers  int   // readers ever
+	have     spans // what has landed
+	workers  map[*worker]bool
+	running  sync.WaitGroup // of the workers; Add only while not stopping
+	whole    bool           // all of it is to be fetched
+	stopping bool           // no more workers are started
+	failure  error          // of a worker
+	verified bool           // all has landed and the digest matched
+	ended    bool           // no more will come
+	err      error          // why, once ended
+	refs     int            // the flight itself and each reader; the file is closed with the last
+	attached int            // readers now
+	readers  int            // readers ever
 	changed  chan struct{}
+
+	ctx  context.Context // of the workers
+	stop context.CancelCauseFunc
 }
 
-func newFlight(d digest.Digest, expect int64, src Source) *flight {
-	return &flight{digest: d, src: src, expect: expect, size: -1, refs: 1, changed: make(chan struct{})}
+func newFlight(opts Options, d digest.Digest, expect int64, src Source, first Part) *flight {
+	return &flight{opts: opts, digest: d, expect: expect, src: src, first: first, hasher: d.Algorithm().Hash(),
+		size: -1, workers: make(map[*worker]bool), refs: 1, changed: make(chan struct{})}
 }
 
 // refer counts a reader that is going to be made by reader. It is called under the lock of the flights, so that a flight
-// that can be found can't end its last reference at the same time.
+// that can be found can't lose its last reference at the same time.
 func (f *flight) refer() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -42,13 +63,22 @@ func (f *flight) refer() {
 }
 
 // reader waits until the source has answered and makes the reader that refer counted. After an error it is uncounted.
-func (f *flight) reader(ctx context.Context) (*Reader, error) {
-	err := f.await(ctx, func() bool { return f.file != nil && (f.size > 0 || f.verified) })
+func (f *flight) reader(ctx context.Context, part Part) (*Reader, error) {
+	err := f.await(ctx, func() bool {
+		ending := f.stopping && !f.completeLocked() // the reader comes too late: it gets what the flight ends with
+		return f.file != nil && (f.size > 0 || f.verified) && !ending
+	})
 	if err != nil {
 		f.leave()
 		return nil, err
 	}
-	return &Reader{ctx: ctx, f: f, size: f.sizeNow()}, nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	want := part.of(f.size)
+	if want == (span{0, f.size}) {
+		f.wholeLocked()
+	}
+	return &Reader{ctx: ctx, f: f, size: f.size, want: want}, nil
 }
 
 // await returns nil once ready, which is called with the lock held, says so, and an error when that can't come any more.
@@ -76,6 +106,10 @@ func (f *flight) update(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change()
+	f.wakeLocked()
+}
+
+func (f *flight) wakeLocked() {
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
@@ -91,9 +125,7 @@ func (f *flight) end(err error) (readers int) {
 }
 
 func (f *flight) leave() {
-	f.mu.Lock()
-	f.attached--
-	f.mu.Unlock()
+	f.update(func() { f.attached-- })
 	f.unref()
 }
 
@@ -107,12 +139,14 @@ func (f *flight) unref() {
 	}
 }
 
-// readable is how far a reader may read at the moment: the last byte is held back until the digest has matched.
-func (f *flight) readableLocked() int64 {
-	if f.landed == f.size && !f.verified {
+// readableLocked is up to where a reader at off may read at the moment. The last byte is held back until the digest has
+// matched; of content of which only parts are wanted, nobody can tell, and nobody gets the whole.
+func (f *flight) readableLocked(off int64) int64 {
+	end := f.have.end(off)
+	if end == f.size && f.whole && !f.verified {
 		return f.size - 1
 	}
-	return f.landed
+	return end
 }
 
 func (f *flight) sizeNow() int64 {

@@ -12,6 +12,10 @@ type Reader struct {
 	f    *flight
 	size int64
 	pos  int64
+
+	want   span  // what it said it would read, as far as it has not been asked for
+	window int64 // how much was last asked for beyond that
+	asked  int64 // up to where
 }
 
 // Size is the size of the whole content.
@@ -25,7 +29,7 @@ func (r *Reader) Verified() bool {
 }
 
 // Read reads what has landed at the reader's position, waiting for at least one byte. It fails with the error that ended
-// the fill once all that landed before has been read, and with the context's.
+// the fill once all that landed there has been read, and with the context's.
 func (r *Reader) Read(p []byte) (int, error) {
 	if r.pos >= r.size {
 		return 0, io.EOF
@@ -35,7 +39,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 	}
 	var n int64
 	err := r.f.await(r.ctx, func() bool {
-		n = r.f.readableLocked() - r.pos
+		if n = r.f.readableLocked(r.pos) - r.pos; n <= 0 {
+			r.f.wantLocked(r.next())
+		}
 		return n > 0
 	})
 	if err != nil {
@@ -49,10 +55,26 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return m, err
 }
 
-// ReadAt reads bytes that this or another Read has been given already; it never waits.
+// next is what to ask for at the position.
+func (r *Reader) next() span {
+	switch {
+	case r.want.from <= r.pos && r.pos < r.want.to:
+		return span{r.pos, r.want.to} // it said how much
+	case r.asked > 0 && r.pos < r.asked && r.pos >= r.asked-r.window: // asked for already
+	case r.asked > 0 && r.pos == r.asked:
+		r.window = min(2*r.window, maxWindow)
+		r.asked = r.pos + r.window
+	default:
+		r.window = window
+		r.asked = r.pos + r.window
+	}
+	return span{r.pos, r.asked}
+}
+
+// ReadAt reads bytes that have landed; it never waits.
 func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 	r.f.mu.Lock()
-	readable := r.f.readableLocked()
+	readable := r.f.readableLocked(off)
 	r.f.mu.Unlock()
 	if off+int64(len(p)) > readable {
 		return 0, errors.New("fill: not landed yet")
@@ -75,7 +97,7 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Close detaches the reader; the fill goes on.
+// Close detaches the reader; a fill of the whole goes on.
 func (r *Reader) Close() error {
 	r.f.leave()
 	return nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"time"
 
@@ -23,90 +22,120 @@ const (
 	progress = 64 << 10
 )
 
-// transfer is the worker: it carries the content from the source into a committed file, or returns why it could not.
-func (f *flight) transfer(ctx context.Context, opts Options) error {
-	if opts.Kept(f.digest) {
-		return ErrKept
-	}
-	body, err := f.open(ctx, opts)
-	if err != nil {
-		return err
-	}
-	// Only this goroutine sets them, so it may read them without the lock.
-	file, hasher := f.file, f.digest.Algorithm().Hash()
-	if err := f.receive(ctx, opts, body, hasher); err != nil {
-		file.Discard()
-		return err
-	}
-	if sum := hasher.Sum(nil); fmt.Sprintf("%x", sum) != f.digest.Encoded() {
-		file.Discard()
-		return fmt.Errorf("%w: %s: got %x", ErrDigest, f.digest, sum)
-	}
-	// Readers may have the last byte now: what is left to do can fail, but not make it wrong.
-	f.update(func() { f.verified = true })
-	if err := file.Commit(); err != nil {
-		return fmt.Errorf("%w: %w", ErrStorage, err)
-	}
-	return nil
+// startLocked starts a worker for a job.
+func (f *flight) startLocked(job span) { f.launchLocked(&worker{job.from, job.to}, nil) }
+
+// launchLocked starts w, which goes on with body if that is not nil.
+func (f *flight) launchLocked(w *worker, body io.ReadCloser) {
+	f.workers[w] = true
+	f.running.Go(func() { f.work(w, body) })
 }
 
-// open asks the source for the first time and opens the file.
-func (f *flight) open(ctx context.Context, opts Options) (io.ReadCloser, error) {
-	body, size, err := f.src.Open(ctx, 0)
-	if err != nil {
-		return nil, err
+// work lands what w is to land, and then whatever else is missing if the whole is wanted.
+func (f *flight) work(w *worker, body io.ReadCloser) {
+	buf := make([]byte, chunk)
+	for {
+		err := f.land(w, body, buf)
+		f.hashRest()
+		body = nil
+		more := false
+		f.update(func() {
+			delete(f.workers, w)
+			if err != nil && !f.stopping {
+				f.failure, f.stopping = err, true // in one moment: no reader starts another in vain
+			}
+			if f.stopping || !f.whole {
+				return
+			}
+			var job span
+			if job, more = f.jobLocked(w.pos); more {
+				w = &worker{job.from, job.to}
+				f.workers[w] = true
+			}
+		})
+		if !more {
+			return
+		}
 	}
-	if size < 0 {
-		size = f.expect
-	}
-	if size < 0 {
-		body.Close()
-		return nil, fmt.Errorf("fill: %s: the source states no size", f.digest)
-	}
-	file, err := opts.Create(f.digest, size)
-	if err != nil {
-		body.Close()
-		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
-	}
-	f.update(func() { f.file, f.size = file, size })
-	return body, nil
 }
 
-// receive brings all bytes into the file and the hasher, going on from the last good byte when the source breaks off.
-// It closes body.
-func (f *flight) receive(ctx context.Context, opts Options, body io.ReadCloser, hasher hash.Hash) error {
+// land brings the bytes of w into the file, going on from the last good byte when the source breaks off. It closes body.
+func (f *flight) land(w *worker, body io.ReadCloser, buf []byte) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval = 200 * time.Millisecond
 	pause.Multiplier = 2
-	failures, mark := 0, int64(0)
+	failures, mark := 0, w.pos
 	for {
-		err := f.copy(body, hasher)
-		body.Close()
-		for err != nil {
-			if errors.Is(err, ErrStorage) || ctx.Err() != nil || opts.Final(err) {
-				return f.cause(ctx, err)
-			}
-			if f.landed-mark >= progress {
-				failures, mark = 0, f.landed
-				pause.Reset()
-			}
-			if failures++; failures > tries {
-				return fmt.Errorf("gave up at byte %d of %d: %w", f.landed, f.size, err)
-			}
-			if err := sleep(ctx, pause.NextBackOff()); err != nil {
-				return err
-			}
-			body, err = f.resume(ctx)
-		}
-		if f.landed == f.size {
+		err := f.stream(w, body, buf)
+		if err == nil {
 			return nil
+		}
+		body = nil
+		if errors.Is(err, ErrStorage) || f.ctx.Err() != nil || f.opts.Final(err) {
+			return f.cause(err)
+		}
+		if w.pos-mark >= progress {
+			failures, mark = 0, w.pos
+			pause.Reset()
+		}
+		if failures++; failures > tries {
+			return fmt.Errorf("gave up at byte %d of %d: %w", w.pos, f.size, err)
+		}
+		if err := sleep(f.ctx, pause.NextBackOff()); err != nil {
+			return err
 		}
 	}
 }
 
-// resume asks the source for what is missing.
-func (f *flight) resume(ctx context.Context) (io.ReadCloser, error) {
-	body, size, err := f.src.Open(ctx, f.landed)
+// stream lands the bytes of w from one answer of the source: from body, or from a new one if that is nil.
+func (f *flight) stream(w *worker, body io.ReadCloser, buf []byte) (err error) {
+	if body == nil {
+		if body, err = f.resume(w); body == nil {
+			return err
+		}
+	}
+	defer body.Close()
+	for {
+		left := f.left(w)
+		if left == 0 {
+			return nil
+		}
+		n, err := body.Read(buf[:min(int64(len(buf)), left)])
+		if n > 0 {
+			if _, err := f.file.WriteAt(buf[:n], w.pos); err != nil {
+				return fmt.Errorf("%w: %w", ErrStorage, err)
+			}
+			from := w.pos
+			f.update(func() { f.landedLocked(w, int64(n)) })
+			f.hash(buf[:n], from)
+			f.save()
+		}
+		if err == io.EOF && f.left(w) > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil && err != io.EOF {
+			return err
+		}
+	}
+}
+
+// left is how much w has still to land: others may shorten that. Only w's own goroutine moves its position.
+func (f *flight) left(w *worker) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return max(0, w.stop-w.pos)
+}
+
+// resume asks the source for what w has to land; body is nil if that is nothing, or after an error.
+func (f *flight) resume(w *worker) (body io.ReadCloser, err error) {
+	length := f.left(w)
+	if length == 0 {
+		return nil, nil
+	}
+	if w.pos+length == f.size {
+		length = -1
+	}
+	body, size, err := f.src.Open(f.ctx, w.pos, length)
 	if err != nil {
 		return nil, err
 	}
@@ -117,32 +146,10 @@ func (f *flight) resume(ctx context.Context) (io.ReadCloser, error) {
 	return body, nil
 }
 
-// copy lands the bytes of body until all are there. The worker alone changes landed, so it may read it without the lock.
-func (f *flight) copy(body io.Reader, hasher hash.Hash) error {
-	buf := make([]byte, min(chunk, max(1, f.size-f.landed)))
-	for f.landed < f.size {
-		n, err := body.Read(buf[:min(int64(len(buf)), f.size-f.landed)])
-		if n > 0 {
-			if _, err := f.file.WriteAt(buf[:n], f.landed); err != nil {
-				return fmt.Errorf("%w: %w", ErrStorage, err)
-			}
-			f.update(func() { f.landed += int64(n) })
-			hasher.Write(buf[:n])
-		}
-		if err == io.EOF && f.landed < f.size {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil && err != io.EOF {
-			return err
-		}
-	}
-	return nil
-}
-
-// cause prefers the reason for which ctx ended to what a transfer said when it was cut off.
-func (f *flight) cause(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+// cause prefers the reason for which the workers were stopped to what a transfer said when it was cut off.
+func (f *flight) cause(err error) error {
+	if f.ctx.Err() != nil {
+		return context.Cause(f.ctx)
 	}
 	return err
 }

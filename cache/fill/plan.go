@@ -1,0 +1,103 @@
+package fill
+
+// Where workers go. All of this is called with the flight's lock held.
+
+const (
+	// reach is how far ahead of a worker a reader waits for it. Further ahead, a transfer of its own is there sooner: this
+	// much takes a second at 30 Mbit/s, and a new request some hundred milliseconds.
+	reach = 4 << 20
+
+	// window is what is fetched for a reader that has not said how much it wants. It doubles, up to maxWindow, as the
+	// reader goes on: few requests for who reads on, little fetched in vain for who does not.
+	window    = 1 << 20
+	maxWindow = 64 << 20
+
+	// maxWorkers is how many transfers a blob has at once: as many as the connections that containerd opens for one.
+	maxWorkers = 8
+)
+
+// worker is a transfer: it lands the bytes [pos, stop).
+type worker struct{ pos, stop int64 }
+
+// wantLocked sees to it that somebody fetches the byte at want.from, if nothing is there yet, and goes on towards want.to.
+func (f *flight) wantLocked(want span) {
+	gap := f.have.gap(want.from, f.size)
+	if gap.from != want.from || gap.from == gap.to || f.stopping {
+		return
+	}
+	for w := range f.workers {
+		if w.pos <= want.from && want.from < w.stop {
+			if want.from-w.pos <= reach || len(f.workers) >= maxWorkers {
+				return
+			}
+			stop := w.stop
+			w.stop = want.from
+			f.startLocked(span{want.from, stop})
+			return
+		}
+		if w.pos > want.from {
+			gap.to = min(gap.to, w.pos)
+		}
+	}
+	if len(f.workers) < maxWorkers {
+		f.startLocked(span{want.from, max(want.from+1, min(want.to, gap.to))})
+	}
+}
+
+// wholeLocked makes the fill fetch all of the content.
+func (f *flight) wholeLocked() {
+	f.whole = true
+	if len(f.workers) == 0 && !f.stopping {
+		if job, ok := f.jobLocked(0); ok {
+			f.startLocked(job)
+		}
+	}
+}
+
+// jobLocked is what is missing and nobody fetches, at off or after it or, failing that, before it.
+func (f *flight) jobLocked(off int64) (job span, ok bool) {
+	for _, from := range []int64{off, 0} {
+		for {
+			gap := f.have.gap(from, f.size)
+			if gap.from == gap.to {
+				break
+			}
+			taken := false
+			for w := range f.workers {
+				if w.pos <= gap.from && gap.from < w.stop {
+					from, taken = w.stop, true
+				} else if w.pos > gap.from {
+					gap.to = min(gap.to, w.pos)
+				}
+			}
+			if !taken {
+				return gap, true
+			}
+		}
+	}
+	return span{}, false
+}
+
+// landedLocked takes down what a worker has landed, and where it has to stop now.
+func (f *flight) landedLocked(w *worker, n int64) {
+	f.have.add(w.pos, w.pos+n)
+	w.pos += n
+	// What others have landed ahead is not fetched again.
+	if gap := f.have.gap(w.pos, w.stop); gap.from == w.pos {
+		w.stop = gap.to
+	} else {
+		w.stop = w.pos
+	}
+	if !f.whole && f.attached == 0 {
+		w.stop = w.pos // nobody is left to want it
+	}
+	if !f.whole && f.have.total() >= f.size/2 {
+		f.wholeLocked()
+	}
+}
+
+// completeLocked reports whether all of the content has landed.
+func (f *flight) completeLocked() bool { return f.have.total() == f.size }
+
+// idleLocked reports whether nothing is left to do for anybody.
+func (f *flight) idleLocked() bool { return len(f.workers) == 0 && !f.whole && f.attached == 0 }

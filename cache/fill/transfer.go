@@ -1,0 +1,183 @@
+package fill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+)
+
+// transfer carries the content into a committed file, or returns why it could not: errParked when nobody wants more of it.
+func (f *flight) transfer(ctx context.Context) error {
+	if f.opts.Kept(f.digest) {
+		return ErrKept
+	}
+	f.ctx, f.stop = context.WithCancelCause(ctx)
+	defer f.stop(nil)
+	if err := f.begin(); err != nil {
+		return err
+	}
+	err := f.await(ctx, func() bool {
+		switch {
+		case f.completeLocked(), f.failure != nil, f.idleLocked():
+			f.stopping = true // in the same moment: no worker starts any more
+		}
+		return f.stopping
+	})
+	f.update(func() { f.stopping = true })
+	f.stop(err)
+	f.running.Wait()
+	// The workers are gone, and nobody else changes what follows.
+	switch {
+	case f.completeLocked():
+		return f.finish()
+	case f.failure != nil:
+		err = f.failure
+	case err == nil:
+		err = errParked
+	}
+	f.park(err)
+	return err
+}
+
+// begin takes up what was parked, asks the source for the first byte that is missing of what the first reader wants, and
+// opens the file.
+func (f *flight) begin() error {
+	file, parked, have, size := f.takeUp()
+	want := span{0, math.MaxInt64}
+	if known := max(size, f.expect); known > window {
+		want = f.first.of(known)
+	}
+	at := have.gap(want.from, max(size, want.to)).from
+	if size >= 0 && at >= want.to { // nothing of that is missing
+		f.update(func() {
+			f.open(file, size, have)
+			if f.whole {
+				f.wholeLocked()
+			}
+		})
+		return nil
+	}
+	length := int64(-1)
+	if want.to < max(size, f.expect) {
+		length = want.to - at
+	}
+	body, stated, err := f.src.Open(f.ctx, at, length)
+	if err != nil {
+		if file != nil { // it stays for who comes next
+			err = errors.Join(err, file.Park(parked), file.Close())
+		}
+		return err
+	}
+	if stated < 0 {
+		stated = max(size, f.expect)
+	}
+	if file == nil || stated != size {
+		if file, err = f.create(file, at, stated); err != nil {
+			body.Close()
+			return err
+		}
+		have = nil
+	}
+	f.update(func() {
+		f.open(file, stated, have)
+		stop := have.gap(at, stated).to
+		if length >= 0 {
+			stop = min(stop, at+length)
+		}
+		f.launchLocked(&worker{at, stop}, body)
+	})
+	return nil
+}
+
+// create makes a new file for content of that size, instead of a parked one that is of another size: it lies, or the
+// source does.
+func (f *flight) create(parked File, at, size int64) (File, error) {
+	if parked != nil {
+		parked.Discard()
+		parked.Close()
+		f.hasher, f.hashed = f.digest.Algorithm().Hash(), 0
+	}
+	if size < at {
+		return nil, fmt.Errorf("fill: %s: the source states no size, or one that ends before byte %d", f.digest, at)
+	}
+	file, err := f.opts.Create(f.digest, size)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	return file, nil
+}
+
+// open makes the file known, with what is in it. It is called with the lock held.
+func (f *flight) open(file File, size int64, have spans) {
+	f.file, f.size, f.have = file, size, have
+	f.whole = size <= window || f.first.of(size) == span{0, size} // what is small is not worth taking apart
+}
+
+// finish verifies and commits the content.
+func (f *flight) finish() error {
+	f.hashing.Lock()
+	err := f.catchUp(f.size)
+	sum := f.hasher.Sum(nil)
+	f.hashing.Unlock()
+	if err != nil {
+		f.file.Discard()
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	if fmt.Sprintf("%x", sum) != f.digest.Encoded() {
+		f.file.Discard()
+		return fmt.Errorf("%w: %s: got %x", ErrDigest, f.digest, sum)
+	}
+	// Readers may have the last byte now: what is left to do can fail, but not make it wrong.
+	f.update(func() { f.verified = true })
+	if err := f.file.Commit(); err != nil {
+		return fmt.Errorf("%w: %w", ErrStorage, err)
+	}
+	return nil
+}
+
+// hash follows the contiguous prefix of what has landed: buf has just landed at from. If somebody else is hashing, it is
+// left to them, or to whoever comes next.
+func (f *flight) hash(buf []byte, from int64) {
+	if !f.hashing.TryLock() {
+		return
+	}
+	defer f.hashing.Unlock()
+	if f.hashed < from {
+		f.mu.Lock()
+		end := f.have.end(f.hashed)
+		f.mu.Unlock()
+		if end <= from || from-f.hashed > 8*chunk || f.catchUp(from) != nil {
+			return // it isn't contiguous, or would hold this transfer up
+		}
+	}
+	if to := from + int64(len(buf)); f.hashed >= from && f.hashed < to {
+		f.hasher.Write(buf[f.hashed-from:])
+		f.hashed = to
+	}
+}
+
+// hashRest hashes what others have landed after what this worker has, which they leave to whoever comes first.
+func (f *flight) hashRest() {
+	f.hashing.Lock()
+	defer f.hashing.Unlock()
+	for {
+		f.mu.Lock()
+		end := min(f.have.end(f.hashed), f.hashed+4*chunk)
+		f.mu.Unlock()
+		if f.file == nil || end <= f.hashed || f.ctx.Err() != nil || f.catchUp(end) != nil {
+			return
+		}
+	}
+}
+
+// catchUp hashes what has landed before to, reading it from the file. It is called with hashing held.
+func (f *flight) catchUp(to int64) error {
+	n, err := io.Copy(f.hasher, io.NewSectionReader(f.file, f.hashed, to-f.hashed))
+	f.hashed += n
+	if err == nil && f.hashed < to {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
+}
