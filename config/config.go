@@ -83,7 +83,8 @@ type Cache struct {
 	// MaxSize is the most that the data directory may hold, as a size or as a percentage of its file system.
 	// Default: not set; only the free space limits the cache.
 	MaxSize Space `yaml:"max_size,omitempty"`
-	// MinFree is the space on the file system that is never filled, as a size or as a percentage of it. Default: none.
+	// MinFree is the space on the file system that is never filled, as a size or as a percentage of it; 0 is none.
+	// Default 5%, as much as many file systems keep back for the administrator.
 	MinFree Space `yaml:"min_free"`
 	// TagTTL is how long a tag is answered without asking upstream; 0 asks each time. Default 60s.
 	TagTTL Duration `yaml:"tag_ttl"`
@@ -91,21 +92,22 @@ type Cache struct {
 
 // Registry is one upstream registry.
 type Registry struct {
-	// Endpoints serve the registry, in order of preference. Default: https:// and the registry's name; for docker.io
-	// https://registry-1.docker.io.
+	// Endpoints serve the registry: the first is the registry itself, those that follow are mirrors of it, tried in turn
+	// for what is named by digest. Default: https:// and the registry's name; for docker.io https://registry-1.docker.io.
 	Endpoints []Endpoint `yaml:"endpoints"`
-	// Credentials are presented to the registry. Default: none, pulls are anonymous.
+	// Credentials are presented to the first endpoint alone; all others are asked anonymously. Default: none, pulls are
+	// anonymous.
 	Credentials Credentials `yaml:"credentials,omitempty"`
 	// Hosts are the Host names, host[:port], by which clients reach this registry directly. Default: none.
 	Hosts []string `yaml:"hosts,omitempty"`
-	// TokenRealms are hosts, host[:port], besides those of the endpoints that may receive the credentials: the token
-	// servers that the registry refers to. Default: none.
+	// TokenRealms are hosts, host[:port], that may receive the credentials as token servers over any scheme. The first
+	// endpoint itself, and an https server that an https endpoint refers to, may without being listed. Default: none.
 	TokenRealms []string `yaml:"token_realms,omitempty"`
 }
 
 // Endpoint is one place that serves a registry.
 type Endpoint struct {
-	// URL is where the endpoint's /v2/ hangs. It has no default.
+	// URL is where the endpoint's /v2/ hangs, without that /v2. It has no default.
 	URL URL `yaml:"url"`
 }
 
@@ -139,7 +141,7 @@ func Default() *Config {
 		DefaultRegistry: dockerHub,
 		ShutdownGrace:   Duration(30 * time.Second),
 		Log:             Log{Level: "info", Format: "auto"},
-		Cache:           Cache{TagTTL: Duration(60 * time.Second)},
+		Cache:           Cache{MinFree: Space{Percent: 5}, TagTTL: Duration(60 * time.Second)},
 		Registries:      map[string]Registry{dockerHub: {Endpoints: defaultEndpoints(dockerHub)}},
 	}
 }
@@ -181,7 +183,8 @@ func (c *Config) normalize() {
 	}
 }
 
-// WriteYAML writes the configuration as YAML that [Load] accepts. Secrets are hidden: a password is "[hidden]".
+// WriteYAML writes the configuration as YAML that [Load] accepts once passwords are put back: secrets are hidden, and the
+// "[hidden]" in the place of a password is refused.
 func (c *Config) WriteYAML(w io.Writer) error {
 	d, err := yaml.NewDumper(w)
 	if err != nil {

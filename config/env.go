@@ -51,9 +51,26 @@ func (l *loader) environment(environ []string) {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if !slices.Contains(known, name) && !serviceLink.MatchString(name+"="+values[name].text) {
 			l.errs = append(l.errs, fmt.Errorf("%s: unknown variable; %sallowed: the path of a key, as in ENTREPOT_CACHE_MAX_SIZE",
-				clip(name), didYouMean(name, append(known, EnvFile))))
+				clip(name), l.variableHint(name, append(known, EnvFile))))
 		}
 	}
+}
+
+// variableHint says what may have been meant by an unknown variable.
+func (l *loader) variableHint(name string, known []string) string {
+	const table = envPrefix + "REGISTRIES_"
+	if name == envPrefix+"UPSTREAM" { // by the name of the flag
+		return "did you mean " + envName("registries."+clip(CanonicalRegistry(l.config.DefaultRegistry))+".endpoints") + "? "
+	}
+	if strings.HasPrefix(name, table) {
+		for registry := range l.config.Registries {
+			if strings.HasPrefix(name, envName("registries."+registry)+"_") {
+				return didYouMean(name, known)
+			}
+		}
+		return "its registry is not configured: name it in ENTREPOT_REGISTRIES; "
+	}
+	return didYouMean(name, known)
 }
 
 // override lays the overrides over the configuration.

@@ -75,8 +75,17 @@ func TestWhatIsWrongInTheEnvironment(t *testing.T) {
 				"ENTREPOT_CONFG: unknown variable; did you mean ENTREPOT_CONFIG? " + path,
 				"ENTREPOT_X: unknown variable; " + path,
 			}},
-		{"registry that is not there", "", []string{"ENTREPOT_REGISTRIES_QUAY_IO_HOSTS=a"},
-			[]string{"ENTREPOT_REGISTRIES_QUAY_IO_HOSTS: unknown variable; did you mean ENTREPOT_REGISTRIES_DOCKER_IO_HOSTS? " + path}},
+		{"registry that is not there", "", []string{"ENTREPOT_REGISTRIES_QUAY_IO_HOSTS=a", "ENTREPOT_REGISTRIES_DOCKER_IO_HOST=a"},
+			[]string{
+				"ENTREPOT_REGISTRIES_DOCKER_IO_HOST: unknown variable; did you mean ENTREPOT_REGISTRIES_DOCKER_IO_HOSTS? " + path,
+				"ENTREPOT_REGISTRIES_QUAY_IO_HOSTS: unknown variable; its registry is not configured: name it in ENTREPOT_REGISTRIES; " + path,
+			}},
+		{"flag for a variable", "", []string{"ENTREPOT_UPSTREAM=https://a.io"},
+			[]string{"ENTREPOT_UPSTREAM: unknown variable; did you mean ENTREPOT_REGISTRIES_DOCKER_IO_ENDPOINTS? " + path}},
+		{"flag for a variable, another default", "registries: {ghcr.io: }\ndefault_registry: GHCR.io\n", []string{"ENTREPOT_UPSTREAM=https://a.io"},
+			[]string{"ENTREPOT_UPSTREAM: unknown variable; did you mean ENTREPOT_REGISTRIES_GHCR_IO_ENDPOINTS? " + path}},
+		{"mark of a hidden password", "", []string{"ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_USERNAME=u", "ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_PASSWORD=[hidden]"},
+			[]string{"ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_PASSWORD: this is the mark of config check, not a password; allowed: the password itself, or a password_file"}},
 		{"two registries of one name", "registries: {a-b: , a.b: }\n", []string{"ENTREPOT_REGISTRIES_A_B_HOSTS=x"},
 			[]string{"ENTREPOT_REGISTRIES_A_B_HOSTS: stands for both registries.a-b.hosts and registries.a.b.hosts; allowed: to set these in the file"}},
 		{"what does not fit together", "listen: :80\nregistries:\n  a.io: {hosts: [m.io]}\n",
@@ -97,6 +106,20 @@ func TestWhatIsWrongInTheEnvironment(t *testing.T) {
 				t.Errorf("config %v, error (-want +got):\n%s", c, diff)
 			}
 		})
+	}
+}
+
+func TestFreeSpaceNeedNotBeKept(t *testing.T) {
+	inFile, err := loadText(t, "cache: {min_free: 0}\n", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inEnvironment, err := Load("", []string{"ENTREPOT_CACHE_MIN_FREE=0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !inFile.Cache.MinFree.IsZero() || !inEnvironment.Cache.MinFree.IsZero() {
+		t.Errorf("%v and %v are kept free", inFile.Cache.MinFree, inEnvironment.Cache.MinFree)
 	}
 }
 
@@ -141,7 +164,7 @@ func TestFieldsListsEveryKey(t *testing.T) {
 		{"log.level", "ENTREPOT_LOG_LEVEL", "info"},
 		{"log.format", "ENTREPOT_LOG_FORMAT", "auto"},
 		{"cache.max_size", "ENTREPOT_CACHE_MAX_SIZE", ""},
-		{"cache.min_free", "ENTREPOT_CACHE_MIN_FREE", ""},
+		{"cache.min_free", "ENTREPOT_CACHE_MIN_FREE", "5%"},
 		{"cache.tag_ttl", "ENTREPOT_CACHE_TAG_TTL", "1m"},
 		{"registries", "ENTREPOT_REGISTRIES", "docker.io"},
 		{"registries.<name>.endpoints", "ENTREPOT_REGISTRIES_<NAME>_ENDPOINTS", "https://<name>"},

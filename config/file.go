@@ -89,6 +89,9 @@ func (l *loader) decode(n *yaml.Node, v reflect.Value, key string, line int) {
 		if l.want(n, yaml.SequenceNode, key) {
 			l.decodeList(n, v, key)
 		}
+	case v.Type() == reflect.TypeFor[Endpoint]() && n.Kind == yaml.ScalarNode:
+		// It is not repeated: a URL may hold a password.
+		l.fail(key, "a single value is given; allowed: {url: …}, such as {url: https://registry.example:5000/path}")
 	case l.want(n, yaml.MappingNode, key):
 		if v.Kind() == reflect.Map {
 			l.decodeTable(n, v, key)
@@ -127,6 +130,9 @@ func (l *loader) decodeStruct(n *yaml.Node, v reflect.Value, key string) {
 	for name, value := range l.pairs(n) {
 		i := slices.Index(allowed, name.Value)
 		switch first := lines[name.Value]; {
+		case i < 0 && v.Type() == reflect.TypeFor[Credentials]():
+			// What is written here by mistake may be a secret.
+			l.failAt(name.Line, key, "unknown key; %sallowed: %s", didYouMean(name.Value, allowed), list(allowed))
 		case i < 0:
 			l.failAt(name.Line, join(key, name.Value), "unknown key; %sallowed: %s",
 				didYouMean(name.Value, allowed), list(allowed))

@@ -90,6 +90,21 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 			[]string{
 				`f.yaml:4: registries.a.io.endpoints[0].url: "ftp://a.io" is not an http or https URL; allowed: a URL such as https://registry.example:5000/path`,
 			}},
+		{"URL with /v2", "registries:\n  a.io:\n    endpoints: [{url: https://a.io/v2/}, {url: https://b.io/x/v2}, {url: https://c.io/%762}]\n",
+			[]string{
+				`f.yaml:3: registries.a.io.endpoints[0].url: "https://a.io/v2/" ends in /v2, which is added to it: leave /v2 out; allowed: a URL such as https://registry.example:5000/path`,
+				`f.yaml:3: registries.a.io.endpoints[1].url: "https://b.io/x/v2" ends in /v2, which is added to it: leave /v2 out; allowed: a URL such as https://registry.example:5000/path`,
+				`f.yaml:3: registries.a.io.endpoints[2].url: "https://c.io/%762" ends in /v2, which is added to it: leave /v2 out; allowed: a URL such as https://registry.example:5000/path`,
+			}},
+		{"endpoint that is a text", "registries:\n  a.io:\n    endpoints:\n    - https://u:hunter2@a.io\n",
+			[]string{"f.yaml:4: registries.a.io.endpoints[0]: a single value is given; allowed: {url: …}, such as {url: https://registry.example:5000/path}"}},
+		{"mark of a hidden password", "registries:\n  a.io:\n    credentials:\n      username: u\n      password: '[hidden]'\n",
+			[]string{"f.yaml:5: registries.a.io.credentials.password: this is the mark of config check, not a password; allowed: the password itself, or a password_file"}},
+		{"unknown key of credentials", "registries:\n  a.io:\n    credentials:\n      usrname: u\n      hunter2: x\n",
+			[]string{
+				"f.yaml:4: registries.a.io.credentials: unknown key; did you mean username? allowed: username, password, password_file",
+				"f.yaml:5: registries.a.io.credentials: unknown key; allowed: username, password, password_file",
+			}},
 
 		// What does not fit together.
 		{"max_size 0", "cache: {max_size: 0}\n",
@@ -189,6 +204,10 @@ func TestErrorsRepeatNoSecret(t *testing.T) {
 		"both":      "{username: u, password: hunter2, password_file: hub}",
 		"no quotes": "{username: u, password: @hunter2}",
 		"colon":     "{username: u, password: hunter2: }",
+		"key":       "{username: u, hunter2: x}",
+		"no space":  "{username: u, password:hunter2}",
+		"flow key":  "{username: u, password: , hunter2}",
+		"plain URL": "{}\n    endpoints: ['https://u:hunter2@a.io']",
 		"in a URL":  "{}\n    endpoints: [{url: 'https://u:hunter2@a.io'}, {url: 'u:hunter2@a.io'}, {url: 'https://a.io?t=hunter2'}]",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -61,8 +61,11 @@ func (s Secret) Format(f fmt.State, verb rune) {
 // MarshalText does not return the secret. JSON and YAML are written by it.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText takes text as the secret.
+// UnmarshalText takes text as the secret, unless it is what stands in the place of one.
 func (s *Secret) UnmarshalText(text []byte) error {
+	if string(text) == hidden {
+		return fmt.Errorf("this is the mark of config check, not a password; allowed: the password itself, or a password_file")
+	}
 	*s = NewSecret(string(text))
 	return nil
 }

@@ -74,7 +74,7 @@ func parseBytes(text string) (int64, error) {
 	return int64(n), nil
 }
 
-// Space is an amount of disk: so many bytes, or a percentage of the file system. The zero Space is not set; of the two
+// Space is an amount of disk: so many bytes, or a percentage of the file system. The zero Space is none; of the two
 // fields at most one is not zero.
 type Space struct {
 	Bytes   int64
@@ -111,7 +111,7 @@ func (s Space) String() string {
 	return Size(s.Bytes).String()
 }
 
-// IsZero reports whether the space is not set.
+// IsZero reports whether the space is none.
 func (s Space) IsZero() bool { return s == Space{} }
 
 // Duration is a length of time, never negative. Its text is Go's, with d for days in front: 7d, 1d12h, 90s.
@@ -232,7 +232,7 @@ func (r Rate) String() string {
 }
 
 // URL is the address of an endpoint: http or https, a host, perhaps a port and a path, and nothing else. Its host is in
-// lower case, and no slash is at its end.
+// lower case, and neither /v2 nor a slash is at its end.
 type URL string
 
 // UnmarshalText parses a URL. What may hold a secret is not repeated in the error.
@@ -252,6 +252,8 @@ func (u *URL) UnmarshalText(text []byte) error {
 		problem = "is not an http or https URL"
 	case !validHost(strings.ToLower(parsed.Host)):
 		problem = "has no valid host"
+	case strings.HasSuffix(strings.TrimRight(parsed.Path, "/"), "/v2"):
+		problem = "ends in /v2, which is added to it: leave /v2 out"
 	default:
 		path := strings.TrimRight(parsed.EscapedPath(), "/")
 		*u = URL(parsed.Scheme + "://" + strings.ToLower(parsed.Host) + path)

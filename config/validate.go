@@ -138,6 +138,7 @@ func (k *checker) credentials(c Credentials, key string) {
 	switch password, file := !c.Password.IsZero(), c.PasswordFile != ""; {
 	case password && file:
 		k.fail(key+".password_file", "password and password_file are both given; %s", allowed)
+	case k.from.of(key + ".password").refused: // there is one, in a way
 	case c.Username != "" && !password && !file:
 		k.fail(key+".username", "a username without a password; %s", allowed)
 	case c.Username == "" && password:

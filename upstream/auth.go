@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"go.uber.org/zap"
 )
 
 // authorized asks q of a repository at an endpoint, with what the endpoint is known to want. A 401 is looked at once: its
@@ -45,23 +47,28 @@ func (r *Registry) authorization(ctx context.Context, e *endpoint, repository st
 		t, err := r.token(ctx, e, repository, c)
 		return t.header(), err
 	case basic:
-		who, err := r.credentials()
+		who, err := r.credentials(e)
 		return who.basic(), err
 	}
 	return "", nil
 }
 
-func (r *Registry) credentials() (Credentials, error) {
+// credentials returns who to be at an endpoint. Why that can't be told is for the log alone.
+func (r *Registry) credentials(e *endpoint) (Credentials, error) {
+	if e.mirror {
+		return Credentials{}, nil
+	}
 	who, err := r.ask()
 	if err != nil {
-		return Credentials{}, fmt.Errorf("credentials: %w", err)
+		r.log.Error("credentials can't be read", zap.String("registry", r.name), zap.Error(err))
+		return Credentials{}, errCredentials
 	}
 	return who, nil
 }
 
-// realm returns the token server that an endpoint names, if it may be asked by this user. A registry that has been
-// broken into names a realm of its own and waits for passwords, and anyone on the way of a plain http challenge can name
-// one too: a password goes to the endpoint's own origin, to who can prove its name, or to whom the operator has named.
+// realm returns the token server that an endpoint names, if it may be asked by this user. Anyone on the way of a plain
+// http challenge can name a realm, with a certificate or without, and wait for passwords there: a password goes to the
+// endpoint's own origin, from one https origin to another, or to whom the operator has named.
 func (r *Registry) realm(e *endpoint, c challenge, who Credentials) (*url.URL, error) {
 	u, err := url.Parse(c.realm)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
@@ -69,7 +76,11 @@ func (r *Registry) realm(e *endpoint, c challenge, who Credentials) (*url.URL, e
 	}
 	named := r.realms[strings.ToLower(u.Host)] || r.realms[strings.ToLower(u.Hostname())]
 	switch {
-	case u.Scheme == "https" || originOf(u) == e.origin || named:
+	case originOf(u) == e.origin || named:
+	case u.Scheme == "https" && (e.url.Scheme == "https" || who == Credentials{}):
+	case u.Scheme == "https":
+		return nil, fmt.Errorf("%s, which is not encrypted, asks for the credentials to be sent to %s: list it in token_realms to allow this",
+			e.url.Host, printable(u.Host, maxMessage))
 	case who != Credentials{}:
 		return nil, fmt.Errorf("%s asks for the credentials to be sent to %s, which is not encrypted: list it in token_realms to allow this",
 			e.url.Host, printable(u.Host, maxMessage))

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // gate is a registry's token authority: guard lets through who bears a token that tokens has issued for the repository.
@@ -141,7 +143,10 @@ func TestTokenRealmsThatMayBeAsked(t *testing.T) {
 		user, anonymous string // part of the error; empty: may be asked
 	}{
 		{"https anywhere", "https://registry.test", "https://auth.test", nil, "", ""},
-		{"https for a plain endpoint", "http://registry.test", "https://auth.test", nil, "", ""},
+		{"https for a plain endpoint", "http://registry.test", "https://auth.test", nil, refused, ""},
+		{"https at the same host for a plain endpoint", "http://registry.test", "https://registry.test", nil, refused, ""},
+		{"https for a plain endpoint, listed", "http://registry.test", "https://auth.test", []string{"auth.test"}, "", ""},
+		{"plain for a plain endpoint, listed", "http://registry.test", "http://auth.test", []string{"auth.test"}, "", ""},
 		{"its own origin", "http://registry.test", "http://registry.test", nil, "", ""},
 		{"its own origin with the port", "http://registry.test", "http://REGISTRY.test:80", nil, "", ""},
 		{"plain elsewhere for a plain endpoint", "http://registry.test", "http://auth.test", nil, refused, ""},
@@ -186,7 +191,7 @@ func TestTokenRealmsThatMayBeAsked(t *testing.T) {
 				if e.Answered() || !strings.Contains(e.Error(), want) || strings.Contains(e.Error(), "s3cret") {
 					t.Errorf("%v, want %s", e, want)
 				}
-				if want == refused && !strings.Contains(e.Error(), strings.TrimPrefix(tt.realm, "http://")) {
+				if want == refused && !strings.Contains(e.Error(), strings.TrimPrefix(strings.TrimPrefix(tt.realm, "http://"), "https://")) {
 					t.Errorf("%v does not name the realm's host", e)
 				}
 				if w.count("/token") > 0 {
@@ -215,6 +220,36 @@ func TestRealmsRedirectArrivesWithoutCredentials(t *testing.T) {
 	}
 	if w.count("evil.test") != 1 {
 		t.Errorf("requests %q", w.lines())
+	}
+}
+
+func TestMirrorsAreAskedAnonymously(t *testing.T) {
+	w, g := gated(t) // registry.test hands out tokens to anybody
+	w.serve("https://one.test", wantBasic(status(404)))
+	w.serve("https://basic.test", wantBasic(serveContent))
+	r := w.registry(Options{Credentials: asUser, TokenRealms: []string{"auth.test"}},
+		"https://one.test", "https://basic.test", "http://dead.test", "https://registry.test")
+	if _, err := r.StatBlob(t.Context(), repo, contentDigest); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range w.requests() {
+		sent := strings.HasPrefix(h.Header.Get("Authorization"), "Basic ")
+		if sent && !strings.HasPrefix(h.URL, "https://one.test/") {
+			t.Errorf("%s receives the credentials", h.URL)
+		}
+	}
+	if w.count("one.test") != 2 || w.count("basic.test") != 1 || len(g.issued) != 1 {
+		t.Errorf("requests %q", w.lines())
+	}
+}
+
+func TestMirrorNeedsNoCredentialsThatCanBeRead(t *testing.T) {
+	w, _ := gated(t)
+	w.serve("https://one.test", wantBasic(serveContent))
+	r := w.registry(Options{Credentials: func() (Credentials, error) { return user, errors.New("gone") }},
+		"https://one.test", "https://registry.test")
+	if _, err := r.StatBlob(t.Context(), repo, contentDigest); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -331,13 +366,23 @@ func TestMovedRealmIsFound(t *testing.T) {
 }
 
 func TestUnreadableCredentialsAreAnOutage(t *testing.T) {
-	broken := errors.New("password file is gone")
+	broken := errors.New("open /run/secrets/hub: no such file")
 	for _, answer := range []http.HandlerFunc{(&gate{t: t, realm: "https://auth.test/", service: "x"}).guard(serveContent), wantBasic(serveContent)} {
 		w := newWorld(t)
 		w.serve("https://registry.test", answer)
-		r := w.registry(Options{Credentials: func() (Credentials, error) { return user, broken }}, "https://registry.test")
-		if e := asError(t, resolve(t, r, repo)); e.Answered() || !errors.Is(e, broken) {
-			t.Error(e)
+		core, logs := observer.New(zap.ErrorLevel)
+		r := w.registry(Options{Log: zap.New(core), Credentials: func() (Credentials, error) { return user, broken }}, "https://registry.test")
+		for n := range 2 {
+			e := asError(t, resolve(t, r, repo))
+			if e.Answered() || !strings.HasSuffix(e.Error(), "the credentials can't be read") || strings.Contains(fmt.Sprintf("%+v", *e), "/run") {
+				t.Error(e)
+			}
+			if errors.Is(e, broken) {
+				t.Errorf("%v holds the reason", e)
+			}
+			if logs.Len() != n+1 || logs.All()[n].ContextMap()["error"] != broken.Error() {
+				t.Errorf("failure %d: logged %v", n+1, logs.All())
+			}
 		}
 		if w.count("auth.test") != 0 {
 			t.Errorf("requests %q", w.lines())
@@ -351,7 +396,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	challenge := func(realm string) http.HandlerFunc {
 		return func(rw http.ResponseWriter, req *http.Request) {
 			if req.Header.Get("Authorization") == "Bearer "+secret {
-				redirect("https://cdn.test/blob?signature="+secret)(rw, req)
+				redirect("https://cdn.test/"+secret+"/blob?signature="+secret)(rw, req)
 				return
 			}
 			rw.Header().Set("WWW-Authenticate", `Bearer realm="`+realm+`",service="`+secret+`"`)
@@ -367,7 +412,9 @@ func TestNoSecretIsPrinted(t *testing.T) {
 		{"all is well", "https://auth.test/?key=" + secret, grant, serveContent},
 		{"signed URL fails", "https://auth.test/", grant, status(500)},
 		{"signed URL is cut off", "https://auth.test/", grant, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
-		{"redirects without end", "https://auth.test/", grant, redirect("https://cdn.test/?signature=" + secret)},
+		{"redirects without end", "https://auth.test/", grant, redirect("https://cdn.test/" + secret + "?signature=" + secret)},
+		{"redirect from https to http", "https://auth.test/", grant, redirect("http://dead.test/" + secret + "?signature=" + secret)},
+		{"redirect to the dead", "https://auth.test/", grant, redirect("https://dead.test/" + secret)},
 		{"redirect to no URL", "https://auth.test/", grant, redirect("https://cdn.test:" + secret + "/")},
 		{"redirect with a user", "https://auth.test/", grant, redirect("https://" + secret + "@dead.test/")},
 		{"realm is dead", "https://dead.test/?key=" + secret, nil, nil},

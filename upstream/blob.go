@@ -113,11 +113,12 @@ func extentOf(resp *http.Response, offset, length int64) (extent, error) {
 		return extent{}, fmt.Errorf("part of a blob from %d on, not from %d", first, offset)
 	case resp.ContentLength >= 0 && resp.ContentLength != last-first+1:
 		return extent{}, fmt.Errorf("part of a blob with %d bytes for the range %q", resp.ContentLength, header)
-	case size < 0:
-		return extent{size: -1, left: last - first + 1}, nil
 	}
 	// As much as was asked for, though the part may be shorter: then it ends early, and the caller asks for what is missing.
 	left := size - first
+	if size < 0 {
+		left = last - first + 1
+	}
 	if length > 0 {
 		left = min(left, length)
 	}

@@ -47,36 +47,54 @@ func TestBlobIsReadFromItsOffset(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		offset  int64
+		length  int64 // 0: to the end
 		answer  http.HandlerFunc
 		ranged  string // the Range header
 		size    int64
 		content []byte
 		end     error // of the body, if not its clean end
 	}{
-		{"from the start", 0, serveLayer, "", total, layer, nil},
-		{"from the middle", 1000, serveLayer, "bytes=1000-", total, layer[1000:], nil},
-		{"the last byte", total - 1, serveLayer, fmt.Sprintf("bytes=%d-", total-1), total, layer[total-1:], nil},
-		{"the range is ignored", 1000, answer(200, layer, "Content-Length", "262144"), "bytes=1000-", total, layer[1000:], nil},
-		{"the range is ignored, no size", 1000, answer(200, layer, "Transfer-Encoding", "chunked"), "bytes=1000-", -1, layer[1000:], nil},
-		{"the range is ignored, nothing left", total, answer(200, layer, "Content-Length", "262144"), "bytes=262144-", total, nil, nil},
-		{"no size", 0, answer(200, layer, "Transfer-Encoding", "chunked"), "", -1, layer, nil},
-		{"the range states no size", 4, answer(206, layer[4:8], "Content-Range", "bytes 4-7/*"), "bytes=4-", -1, layer[4:8], nil},
-		{"identity is no encoding", 0, answer(200, layer[:4], "Content-Length", "4", "Content-Encoding", "identity"), "", 4, layer[:4], nil},
+		{"from the start", 0, 0, serveLayer, "", total, layer, nil},
+		{"from the middle", 1000, 0, serveLayer, "bytes=1000-", total, layer[1000:], nil},
+		{"the last byte", total - 1, 0, serveLayer, fmt.Sprintf("bytes=%d-", total-1), total, layer[total-1:], nil},
+		{"the range is ignored", 1000, 0, answer(200, layer, "Content-Length", "262144"), "bytes=1000-", total, layer[1000:], nil},
+		{"the range is ignored, no size", 1000, 0, answer(200, layer, "Transfer-Encoding", "chunked"), "bytes=1000-", -1, layer[1000:], nil},
+		{"the range is ignored, nothing left", total, 0, answer(200, layer, "Content-Length", "262144"), "bytes=262144-", total, nil, nil},
+		{"no size", 0, 0, answer(200, layer, "Transfer-Encoding", "chunked"), "", -1, layer, nil},
+		{"the range states no size", 4, 0, answer(206, layer[4:8], "Content-Range", "bytes 4-7/*"), "bytes=4-", -1, layer[4:8], nil},
+		{"identity is no encoding", 0, 0, answer(200, layer[:4], "Content-Length", "4", "Content-Encoding", "identity"), "", 4, layer[:4], nil},
 
-		{"cut off", 0, answer(200, layer[:5000], "Content-Length", "262144"), "", total, layer[:5000], io.ErrUnexpectedEOF},
-		{"cut off in a range", 1000, answer(206, layer[1000:1500], "Content-Range", "bytes 1000-262143/262144", "Content-Length", "261144"),
+		{"cut off", 0, 0, answer(200, layer[:5000], "Content-Length", "262144"), "", total, layer[:5000], io.ErrUnexpectedEOF},
+		{"cut off in a range", 1000, 0, answer(206, layer[1000:1500], "Content-Range", "bytes 1000-262143/262144", "Content-Length", "261144"),
 			"bytes=1000-", total, layer[1000:1500], io.ErrUnexpectedEOF},
-		{"cut off before the offset", 1000, answer(200, layer[:500], "Content-Length", "262144"), "bytes=1000-", total, nil, io.ErrUnexpectedEOF},
-		{"a shorter part than asked for", 4, answer(206, layer[4:8], "Content-Range", "bytes 4-7/262144"), "bytes=4-", total, layer[4:8], io.ErrUnexpectedEOF},
-		{"a chunked part ends early", 4, answer(206, layer[4:8], "Content-Range", "bytes 4-262143/262144", "Transfer-Encoding", "chunked"),
+		{"cut off before the offset", 1000, 0, answer(200, layer[:500], "Content-Length", "262144"), "bytes=1000-", total, nil, io.ErrUnexpectedEOF},
+		{"a shorter part than asked for", 4, 0, answer(206, layer[4:8], "Content-Range", "bytes 4-7/262144"), "bytes=4-", total, layer[4:8], io.ErrUnexpectedEOF},
+		{"a chunked part ends early", 4, 0, answer(206, layer[4:8], "Content-Range", "bytes 4-262143/262144", "Transfer-Encoding", "chunked"),
 			"bytes=4-", total, layer[4:8], io.ErrUnexpectedEOF},
-		{"more than the range states", 4, answer(206, layer, "Content-Range", "bytes 4-7/8", "Transfer-Encoding", "chunked"),
+		{"more than the range states", 4, 0, answer(206, layer, "Content-Range", "bytes 4-7/8", "Transfer-Encoding", "chunked"),
 			"bytes=4-", 8, layer[:4], nil},
+
+		{"a closed range", 1000, 500, serveLayer, "bytes=1000-1499", total, layer[1000:1500], nil},
+		{"a closed range from the start", 0, 500, serveLayer, "bytes=0-499", total, layer[:500], nil},
+		{"one byte", 0, 1, serveLayer, "bytes=0-0", total, layer[:1], nil},
+		{"a closed range up to the end", total - 4, 4, serveLayer, "bytes=262140-262143", total, layer[total-4:], nil},
+		{"a closed range past the end", total - 4, 100, serveLayer, "bytes=262140-262239", total, layer[total-4:], nil},
+		{"a closed range of unknown size", 4, 4, answer(206, layer[4:8], "Content-Range", "bytes 4-7/*"), "bytes=4-7", -1, layer[4:8], nil},
+		{"a shorter part than a closed range", 4, 100, answer(206, layer[4:8], "Content-Range", "bytes 4-7/262144"),
+			"bytes=4-103", total, layer[4:8], io.ErrUnexpectedEOF},
+		{"a shorter part from the start", 0, 100, answer(206, layer[:8], "Content-Range", "bytes 0-7/262144"),
+			"bytes=0-99", total, layer[:8], io.ErrUnexpectedEOF},
+		{"a closed range cut off", 4, 100, answer(206, layer[4:8], "Content-Range", "bytes 4-103/262144", "Content-Length", "100"),
+			"bytes=4-103", total, layer[4:8], io.ErrUnexpectedEOF},
+		{"a longer part than a closed range", 4, 4, answer(206, layer[4:100], "Content-Range", "bytes 4-99/262144"), "bytes=4-7", total, layer[4:8], nil},
+		{"a longer part of unknown size", 4, 4, answer(206, layer[4:100], "Content-Range", "bytes 4-99/*"), "bytes=4-7", -1, layer[4:8], nil},
+		{"a closed range is ignored", 1000, 500, answer(200, layer, "Content-Length", "262144"), "bytes=1000-1499", total, layer[1000:], nil},
+		{"a closed range from the start is ignored", 0, 500, answer(200, layer, "Content-Length", "262144"), "bytes=0-499", total, layer, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.serve("https://registry.test", tt.answer)
-			body, size, err := w.registry(Options{}, "https://registry.test").OpenBlob(t.Context(), repo, layerDigest, tt.offset, -1)
+			body, size, err := w.registry(Options{}, "https://registry.test").OpenBlob(t.Context(), repo, layerDigest, tt.offset, tt.length)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -356,6 +374,25 @@ func TestConnectionIsKeptAfterAWholeBody(t *testing.T) {
 	}
 	if w.dials != 1 {
 		t.Errorf("%d connections for 5 blobs one after the other", w.dials)
+	}
+}
+
+func TestConnectionIsKeptAfterAClosedRange(t *testing.T) {
+	w := newWorld(t)
+	w.serve("https://registry.test", serveLayer)
+	r := w.registry(Options{}, "https://registry.test")
+	for i := range int64(5) {
+		body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, i*1000, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, body); n != 1000 || err != nil {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		body.Close()
+	}
+	if w.dials != 1 {
+		t.Errorf("%d connections for 5 ranges one after the other", w.dials)
 	}
 }
 

@@ -19,6 +19,9 @@ var ErrStalled = errors.New("upstream stopped sending")
 var (
 	errSlow   = errors.New("no complete answer within " + smallTimeout.String())
 	errClosed = errors.New("registry is closed")
+
+	// errCredentials stands for whatever goes wrong with them: the reason names files, and errors reach clients.
+	errCredentials = errors.New("the credentials can't be read")
 )
 
 const (
@@ -62,14 +65,28 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Answered reports whether the error is upstream's definite answer: it was reached, understood, and said no. Every 4xx
-// is one, but for those that ask for patience (408, 425, 429) and 416, which speaks of a range and not of the blob.
+// Answered reports whether the error is upstream's definite answer: it was reached, understood, and said that the thing is
+// not there (404, 410) or not for this user (401, 403, 451). Any other status speaks of the request, or of the state
+// that something on the way is in, and not of what was asked for.
 func (e *Error) Answered() bool {
 	switch e.Status {
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests, http.StatusRequestedRangeNotSatisfiable:
-		return false
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone, http.StatusUnavailableForLegalReasons:
+		return !e.hearsay
 	}
-	return e.Status >= 400 && e.Status < 500 && !e.hearsay
+	return false
+}
+
+// Outage reports whether the error speaks of the registry and not of what it was asked for: it could not be reached, went
+// silent, or said that it can't serve now (5xx, 429).
+func (e *Error) Outage() bool {
+	return e.Status == 0 || e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests
+}
+
+// headRefused reports whether an error says that what was asked by HEAD may still be had by GET. What a token server
+// says of its own methods is not about that.
+func headRefused(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && !e.hearsay && (e.Status == http.StatusMethodNotAllowed || e.Status == http.StatusNotImplemented)
 }
 
 // failed is the error of a question that got no usable answer.

@@ -15,10 +15,10 @@ import (
 
 func TestAnsweredIsForDefiniteAnswersOnly(t *testing.T) {
 	for code := 100; code < 600; code++ {
-		want := code >= 400 && code < 500
+		want := false
 		switch code {
-		case 408, 416, 425, 429:
-			want = false
+		case 401, 403, 404, 410, 451:
+			want = true
 		}
 		if got := (&Error{Status: code}).Answered(); got != want {
 			t.Errorf("status %d: answered %t", code, got)

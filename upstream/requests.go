@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "crypto/sha256" // digests of these kinds are valid only when their hashes are linked
 	_ "crypto/sha512"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +17,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Resolve asks by HEAD which manifest a tag or digest names. The descriptor's digest is empty, and its size -1, when
-// upstream states none. No GET is tried in its place.
+// Resolve asks by HEAD which manifest a tag or digest names, or by GET where an endpoint knows no HEAD. The descriptor's
+// digest is empty, and its size -1, when upstream states none; none is computed.
 func (r *Registry) Resolve(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, error) {
 	q := question{kind: kindManifest, method: http.MethodHead, accept: accept}
 	d, _, err := r.manifest(ctx, q, repository, reference)
@@ -41,27 +42,37 @@ func (r *Registry) manifest(ctx context.Context, q question, repository, referen
 
 	var found ocispec.Descriptor
 	var body []byte
+	check := func(resp *http.Response, content []byte) error {
+		var err error
+		found = ocispec.Descriptor{Size: resp.ContentLength}
+		if found.MediaType, err = mediaType(resp); err != nil {
+			return err
+		}
+		if found.MediaType == "" {
+			return errors.New("manifest without a media type")
+		}
+		if found.Digest, err = statedDigest(resp, asked); err != nil {
+			return err
+		}
+		if resp.Request.Method == http.MethodGet {
+			if len(content) == 0 {
+				return errors.New("manifest without a byte")
+			}
+			body, found.Size = content, int64(len(content))
+		}
+		return nil
+	}
 	err := r.inTurn(ctx, q, endpoints, func(e *endpoint) error {
-		return r.whole(ctx, e, q, repository, "manifests/"+reference, nil, func(resp *http.Response, content []byte) error {
-			var err error
-			found = ocispec.Descriptor{Size: resp.ContentLength}
-			if found.MediaType, err = mediaType(resp); err != nil {
-				return err
+		err := r.whole(ctx, e, q, repository, "manifests/"+reference, nil, check)
+		if q.method == http.MethodHead && headRefused(err) {
+			q := q
+			q.method = http.MethodGet
+			q.op = "GET" + strings.TrimPrefix(q.op, "HEAD")
+			if err = r.whole(ctx, e, q, repository, "manifests/"+reference, nil, check); err != nil {
+				err = r.failed(q, err)
 			}
-			if found.MediaType == "" {
-				return errors.New("manifest without a media type")
-			}
-			if found.Digest, err = statedDigest(resp, asked); err != nil {
-				return err
-			}
-			if q.method == http.MethodGet {
-				if len(content) == 0 {
-					return errors.New("manifest without a byte")
-				}
-				body, found.Size = content, int64(len(content))
-			}
-			return nil
-		})
+		}
+		return err
 	})
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
@@ -69,12 +80,13 @@ func (r *Registry) manifest(ctx context.Context, q question, repository, referen
 	return found, body, nil
 }
 
-// StatBlob asks by HEAD whether the repository holds the blob, and for its size. That an answer states no size is an error.
+// StatBlob asks by HEAD whether the repository holds the blob, and for its size, or by a GET of its first byte where an
+// endpoint knows no HEAD. That an answer states no size is an error.
 func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
 	q := question{kind: kindBlob, method: http.MethodHead, op: "HEAD blob " + repository + "@" + d.String()}
 	size := int64(-1)
 	err := r.inTurn(ctx, q, r.endpoints, func(e *endpoint) error {
-		return r.whole(ctx, e, q, repository, "blobs/"+d.String(), nil, func(resp *http.Response, _ []byte) error {
+		err := r.whole(ctx, e, q, repository, "blobs/"+d.String(), nil, func(resp *http.Response, _ []byte) error {
 			if _, err := mediaType(resp); err != nil {
 				return err
 			}
@@ -82,10 +94,14 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 				return err
 			}
 			if size = resp.ContentLength; size < 0 {
-				return errors.New("blob without a size")
+				return errNoSize
 			}
 			return nil
 		})
+		if headRefused(err) {
+			size, err = r.statByGet(ctx, e, repository, d)
+		}
+		return err
 	})
 	if err != nil {
 		return 0, err
@@ -93,9 +109,31 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 	return size, nil
 }
 
+var errNoSize = errors.New("blob without a size")
+
+// statByGet reads the size of a blob off the answer to a GET of its first byte.
+func (r *Registry) statByGet(ctx context.Context, e *endpoint, repository string, d digest.Digest) (int64, error) {
+	q := question{kind: kindBlob, method: http.MethodGet, length: 1, op: "GET blob " + repository + "@" + d.String()}
+	ctx, cancel := context.WithTimeoutCause(ctx, smallTimeout, errSlow)
+	defer cancel()
+	resp, x, err := r.blobAnswer(ctx, e, q, repository, d)
+	if err != nil {
+		return 0, r.failed(q, err)
+	}
+	if resp.StatusCode == http.StatusPartialContent {
+		discard(resp) // its one byte
+	} else {
+		resp.Body.Close()
+	}
+	if x.size < 0 {
+		return 0, r.unfit(q, resp, "%w", errNoSize)
+	}
+	return x.size, nil
+}
+
 // List fetches a JSON document below a repository from the first endpoint: tags/list, or referrers/ and a digest. It
 // returns the body, of at most MaxManifest bytes, and of the header what belongs to it: Content-Type, Link and
-// OCI-Filters-Applied.
+// OCI-Filters-Applied. The body is a JSON object with the list that was asked for; what the list holds is not looked at.
 func (r *Registry) List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error) {
 	q := question{kind: kindList, method: http.MethodGet, op: "GET " + resource + " of " + repository,
 		accept: []string{ocispec.MediaTypeImageIndex, "application/json"}}
@@ -104,6 +142,9 @@ func (r *Registry) List(ctx context.Context, repository, resource string, query 
 	err := r.inTurn(ctx, q, r.endpoints[:1], func(e *endpoint) error {
 		return r.whole(ctx, e, q, repository, resource, query, func(resp *http.Response, content []byte) error {
 			if _, err := mediaType(resp); err != nil {
+				return err
+			}
+			if err := listed(resource, content); err != nil {
 				return err
 			}
 			for _, name := range []string{"Content-Type", "Link", "OCI-Filters-Applied"} {
@@ -121,9 +162,35 @@ func (r *Registry) List(ctx context.Context, repository, resource string, query 
 	return header, body, nil
 }
 
+// listed refuses what is not the document that a resource of lists promises.
+func listed(resource string, body []byte) error {
+	var doc struct{ Tags, Manifests jsonStart }
+	// The decoder's error is left out: it may quote what it has read.
+	if json.Unmarshal(body, &doc) != nil || bytes.HasPrefix(bytes.TrimSpace(body), []byte("null")) {
+		return errors.New("list that is not a JSON object")
+	}
+	switch {
+	case resource == "tags/list" && doc.Tags != '[' && doc.Tags != 'n':
+		return errors.New("list of tags without tags")
+	case strings.HasPrefix(resource, "referrers/") && doc.Manifests != '[':
+		return errors.New("list of referrers without manifests")
+	}
+	return nil
+}
+
+// jsonStart is the first byte of a JSON value, which tells its type: a list of millions of tags is worth no more here.
+type jsonStart byte
+
+// UnmarshalJSON takes the first byte.
+func (s *jsonStart) UnmarshalJSON(value []byte) error {
+	*s = jsonStart(value[0])
+	return nil
+}
+
 // inTurn asks endpoints one after the other until one answers. One that lacks the thing, or can't say, leaves the
 // question to the next. If none answers, an outage outweighs an absence: what is missing from one mirror may be there
-// behind the endpoint that is silent. Its errors are of type *Error.
+// behind the endpoint that is silent. Of several refusals the earliest counts: that a mirror turns an anonymous user away
+// does not make what the registry lacks forbidden. Its errors are of type *Error.
 func (r *Registry) inTurn(ctx context.Context, q question, endpoints []*endpoint, ask func(*endpoint) error) error {
 	var outage, refusal *Error
 	for _, e := range endpoints {
@@ -133,11 +200,11 @@ func (r *Registry) inTurn(ctx context.Context, q question, endpoints []*endpoint
 		}
 		latest := r.failed(q, err)
 		if latest.Answered() {
-			refusal = latest
+			refusal = either(refusal, latest)
 		} else {
 			outage = latest
 		}
-		if ctx.Err() != nil || latest.Answered() && latest.Status != http.StatusNotFound {
+		if ctx.Err() != nil || latest.Answered() && latest.Status != http.StatusNotFound && !e.mirror {
 			break
 		}
 	}
@@ -221,13 +288,17 @@ func mediaType(resp *http.Response) (string, error) {
 	return stated, nil
 }
 
-// statedDigest returns the digest that an answer claims to have, if it states one. It must be the digest asked for, if one was.
+// statedDigest returns the digest that an answer claims to have, if it states one. It must be the digest asked for, if one
+// was. One by another algorithm may well be of the same content, and says nothing; one by an algorithm that no client
+// verifies says nothing either.
 func statedDigest(resp *http.Response, asked digest.Digest) (digest.Digest, error) {
 	stated, err := digest.Parse(strings.TrimSpace(resp.Header.Get("Docker-Content-Digest")))
-	if err != nil {
+	switch {
+	case err != nil, stated.Algorithm() != digest.SHA256 && stated.Algorithm() != digest.SHA512:
 		return "", nil
-	}
-	if asked != "" && stated != asked {
+	case asked != "" && stated.Algorithm() != asked.Algorithm():
+		return "", nil
+	case asked != "" && stated != asked:
 		return "", fmt.Errorf("content of digest %s came in its place", stated)
 	}
 	return stated, nil

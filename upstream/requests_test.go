@@ -64,6 +64,21 @@ func TestResolveReadsTheHeader(t *testing.T) {
 			ocispec.Descriptor{MediaType: manifestType, Size: -1}, ""},
 		{"another digest for a tag", "7", map[string]string{"Content-Type": manifestType, "Content-Length": "19", "Docker-Content-Digest": other.String()},
 			ocispec.Descriptor{MediaType: manifestType, Size: 19, Digest: other}, ""},
+		{"another algorithm for a digest", contentDigest.String(),
+			map[string]string{"Content-Type": manifestType, "Content-Length": "19", "Docker-Content-Digest": digest.SHA512.FromBytes(content).String()},
+			ocispec.Descriptor{MediaType: manifestType, Size: 19}, ""},
+		{"the canonical digest for another algorithm", digest.SHA512.FromBytes(content).String(),
+			map[string]string{"Content-Type": manifestType, "Content-Length": "19", "Docker-Content-Digest": contentDigest.String()},
+			ocispec.Descriptor{MediaType: manifestType, Size: 19}, ""},
+		{"sha512 for a tag", "7",
+			map[string]string{"Content-Type": manifestType, "Content-Length": "19", "Docker-Content-Digest": digest.SHA512.FromBytes(content).String()},
+			ocispec.Descriptor{MediaType: manifestType, Size: 19, Digest: digest.SHA512.FromBytes(content)}, ""},
+		{"sha384 for a tag", "7",
+			map[string]string{"Content-Type": manifestType, "Content-Length": "19", "Docker-Content-Digest": digest.SHA384.FromBytes(content).String()},
+			ocispec.Descriptor{MediaType: manifestType, Size: 19}, ""},
+		{"another sha512 for a sha512", digest.SHA512.FromBytes(content).String(),
+			map[string]string{"Content-Type": manifestType, "Content-Length": "19", "Docker-Content-Digest": digest.SHA512.FromString("x").String()},
+			ocispec.Descriptor{}, "content of digest " + digest.SHA512.FromString("x").String() + " came in its place"},
 		{"another digest for a digest", contentDigest.String(),
 			map[string]string{"Content-Type": manifestType, "Content-Length": "19", "Docker-Content-Digest": other.String()},
 			ocispec.Descriptor{}, "content of digest " + other.String() + " came in its place"},
@@ -200,6 +215,168 @@ func TestStatBlob(t *testing.T) {
 	}
 }
 
+// headless answers HEAD with a status and leaves the rest to h.
+func headless(code int, h http.HandlerFunc) http.HandlerFunc {
+	return func(rw http.ResponseWriter, req *http.Request) {
+		if req.Method == http.MethodHead {
+			status(code)(rw, req)
+			return
+		}
+		h(rw, req)
+	}
+}
+
+func TestResolveTurnsToGETWhereThereIsNoHEAD(t *testing.T) {
+	const url = "http://registry.test/v2/library/redis/manifests/7"
+	unsized := func(rw http.ResponseWriter, req *http.Request) {
+		rw.Header().Set("Transfer-Encoding", "chunked")
+		serveContent(rw, req)
+	}
+	whole := ocispec.Descriptor{MediaType: manifestType, Size: int64(len(content)), Digest: contentDigest}
+	for _, tt := range []struct {
+		name     string
+		head     int
+		get      http.HandlerFunc
+		want     ocispec.Descriptor
+		err      string
+		answered bool
+		requests []string
+	}{
+		{"not allowed", 405, serveContent, whole, "", false, []string{"HEAD " + url, "GET " + url}},
+		{"not implemented", 501, serveContent, whole, "", false, []string{"HEAD " + url, "GET " + url}},
+		{"no size stated", 405, unsized, whole, "", false, []string{"HEAD " + url, "GET " + url}},
+		{"no digest stated", 405, answer(200, content, "Content-Type", manifestType),
+			ocispec.Descriptor{MediaType: manifestType, Size: int64(len(content))}, "", false, []string{"HEAD " + url, "GET " + url}},
+		{"GET finds nothing", 405, status(404), ocispec.Descriptor{}, "GET manifest library/redis:7: 404", true, []string{"HEAD " + url, "GET " + url}},
+		{"GET is not allowed either", 405, status(405), ocispec.Descriptor{}, "GET manifest library/redis:7: 405", false, []string{"HEAD " + url, "GET " + url}},
+		{"GET brings too much", 405, answer(200, make([]byte, MaxManifest+1), "Content-Type", manifestType), ocispec.Descriptor{},
+			"content of more than 8388608 bytes", false, []string{"HEAD " + url, "GET " + url}},
+		{"a bad request", 400, serveContent, ocispec.Descriptor{}, "HEAD manifest library/redis:7: 400", false, []string{"HEAD " + url}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.serve("http://registry.test", headless(tt.head, tt.get))
+			got, err := w.registry(Options{}, "http://registry.test").Resolve(t.Context(), repo, "7", nil)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if tt.err == "" && err != nil {
+				t.Error(err)
+			}
+			if tt.err != "" {
+				if e := asError(t, err); e.Answered() != tt.answered || !strings.Contains(e.Error(), tt.err) {
+					t.Errorf("%v (answered %t), want %s", e, e.Answered(), tt.err)
+				}
+			}
+			if diff := cmp.Diff(tt.requests, w.lines()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestStatBlobTurnsToGETWhereThereIsNoHEAD(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		get  http.HandlerFunc
+		size int64
+		err  string
+	}{
+		{"a range", serveLayer, int64(len(layer)), ""},
+		{"the range is ignored", answer(200, layer, "Content-Length", "262144"), int64(len(layer)), ""},
+		{"behind a redirect", redirect("http://cdn.test/"), int64(len(layer)), ""},
+		{"no size", answer(200, layer, "Transfer-Encoding", "chunked"), 0, "blob without a size"},
+		{"a range of unknown size", answer(206, layer[:1], "Content-Range", "bytes 0-0/*"), 0, "blob without a size"},
+		{"another range", answer(206, layer[:1], "Content-Range", "bytes 1-1/8"), 0, "part of a blob from 1 on, not from 0"},
+		{"nothing there", status(404), 0, "404 Not Found"},
+	} {
+		for _, head := range []int{405, 501} {
+			t.Run(fmt.Sprint(tt.name, "/", head), func(t *testing.T) {
+				w := newWorld(t)
+				w.serve("http://registry.test", headless(head, tt.get))
+				w.serve("http://cdn.test", serveLayer)
+				size, err := w.registry(Options{}, "http://registry.test").StatBlob(t.Context(), repo, layerDigest)
+				if size != tt.size {
+					t.Errorf("size %d, want %d", size, tt.size)
+				}
+				if tt.err == "" && err != nil {
+					t.Error(err)
+				}
+				if tt.err != "" {
+					if e := asError(t, err); e.Answered() != (e.Status == 404) || !strings.Contains(e.Error(), tt.err) {
+						t.Errorf("%v (answered %t), want %s", e, e.Answered(), tt.err)
+					}
+				}
+				if asked := w.requests(); len(asked) < 2 || asked[1].Method != "GET" || asked[1].Header.Get("Range") != "bytes=0-0" {
+					t.Errorf("requests %v", asked)
+				}
+			})
+		}
+	}
+}
+
+func TestTokenServerWithoutTheMethodIsAskedOnce(t *testing.T) {
+	w := newWorld(t)
+	g := &gate{t: t, realm: "https://auth.test/token", service: "registry"}
+	w.serve("https://registry.test", g.guard(serveContent))
+	w.serve("https://auth.test", status(405))
+	if e := asError(t, resolve(t, w.registry(Options{}, "https://registry.test"), repo)); e.Status != 405 || e.Answered() {
+		t.Error(e)
+	}
+	if len(w.lines()) != 2 {
+		t.Errorf("requests %q", w.lines())
+	}
+}
+
+func TestListMustHoldWhatWasAskedFor(t *testing.T) {
+	referrers := "referrers/" + contentDigest.String()
+	for _, tt := range []struct{ name, resource, body, err string }{
+		{"tags", "tags/list", ` {"name":"a", "tags" : ["7","8"]} `, ""},
+		{"no tag", "tags/list", `{"name":"a","tags":[]}`, ""},
+		{"null for tags", "tags/list", `{"name":"a","tags":null}`, ""},
+		{"referrers", referrers, `{"schemaVersion":2,"manifests":[{"digest":"x"}]}`, ""},
+
+		{"tags that are missing", "tags/list", `{"name":"a","manifests":[]}`, "list of tags without tags"},
+		{"an error in its place", "tags/list", `{"errors":[{"code":"UNKNOWN"}]}`, "list of tags without tags"},
+		{"a text for tags", "tags/list", `{"tags":"7"}`, "list of tags without tags"},
+		{"an object for tags", "tags/list", `{"tags":{"7":1}}`, "list of tags without tags"},
+		{"tags further down", "tags/list", `{"list":{"tags":[]}}`, "list of tags without tags"},
+		{"referrers that are missing", referrers, `{"schemaVersion":2}`, "list of referrers without manifests"},
+		{"null for referrers", referrers, `{"manifests":null}`, "list of referrers without manifests"},
+		{"a list", "tags/list", `["7"]`, "list that is not a JSON object"},
+		{"null", "tags/list", ` null`, "list that is not a JSON object"},
+		{"a text", referrers, `"manifests"`, "list that is not a JSON object"},
+		{"cut off", "tags/list", `{"tags":["7"`, "list that is not a JSON object"},
+		{"followed by more", "tags/list", `{"tags":[]}{}`, "list that is not a JSON object"},
+		{"no JSON", "tags/list", `ok`, "list that is not a JSON object"},
+		{"nothing", "tags/list", ``, "list that is not a JSON object"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.serve("http://registry.test", answer(200, []byte(tt.body), "Content-Type", "application/json"))
+			header, body, err := w.registry(Options{}, "http://registry.test").List(t.Context(), repo, tt.resource, nil)
+			if tt.err == "" {
+				if err != nil || string(body) != tt.body {
+					t.Errorf("%q, %v", body, err)
+				}
+			} else if e := asError(t, err); e.Answered() || header != nil || body != nil || !strings.HasSuffix(e.Error(), tt.err) {
+				t.Errorf("%v, %q, %v (answered %t); want %s", header, body, e, e.Answered(), tt.err)
+			}
+		})
+	}
+}
+
+func TestLargestListIsLookedAtWithoutBeingBuilt(t *testing.T) {
+	body := []byte(`{"tags":[` + strings.Repeat(`"",`, MaxManifest/3-10) + `""]}`)
+	if n := testing.AllocsPerRun(1, func() {
+		if err := listed("tags/list", body); err != nil {
+			t.Error(err)
+		}
+	}); n > 100 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestListReturnsBodyAndItsHeaders(t *testing.T) {
 	w := newWorld(t)
 	w.serve("https://one.test", func(rw http.ResponseWriter, _ *http.Request) {
@@ -246,6 +423,9 @@ func TestEndpointsAreTriedInTurnForDigestsOnly(t *testing.T) {
 		{"the first throttles", false, status(429), ok, 0, false, 2},
 		{"nobody listens at the first", false, nil, ok, 0, false, 1},
 		{"the first refuses", false, status(403), ok, 403, true, 1},
+		{"the first cannot be asked like that", false, status(400), ok, 0, false, 2},
+		{"the first lacks it, the mirror turns away", false, status(404), status(401), 404, true, 2},
+		{"the first is out of order, the mirror turns away", false, status(503), status(401), 503, true, 2},
 		{"both lack it", false, status(404), status(404), 404, true, 2},
 		{"an outage outweighs a later absence", false, status(503), status(404), 503, true, 2},
 		{"an outage outweighs an earlier absence", false, status(404), status(502), 502, true, 2},

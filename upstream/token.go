@@ -164,7 +164,7 @@ func (r *Registry) renew(key tokenKey, c challenge) (token, error) {
 func (r *Registry) fetchToken(ctx context.Context, key tokenKey, c challenge) (token, error) {
 	q := question{kind: kindToken, method: http.MethodGet, accept: []string{"application/json"}}
 	q.op = "GET token for " + key.repository
-	who, err := r.credentials()
+	who, err := r.credentials(key.endpoint)
 	if err != nil {
 		return token{}, r.failed(q, err)
 	}

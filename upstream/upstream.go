@@ -9,18 +9,22 @@
 //     many are waiting for it; a waiter that leaves disturbs nobody.
 //   - Redirects are followed hop by hop, each a request written anew.
 //   - The answer is held against what was asked: the right status, size, range, digest and sort of content. What can't be
-//     a registry's answer is an *Error that is not Answered, and never reaches the cache as content or as absence.
+//     a registry's answer is an *Error that is not Answered, and never reaches the cache as content or as absence. Nor
+//     does a refusal of how something was asked: only 401, 403, 404, 410 and 451 speak of the thing itself.
 //   - A manifest or list is read whole, within a size and a time. A blob is streamed to the caller, through the bandwidth
 //     limit, for as long as bytes keep coming.
 //
 // Its invariants:
 //
 //   - Authorization is written in one place (send, on behalf of follow), and only while every URL since the endpoint's, or
-//     the token realm's, has had that one's exact origin. Credentials go to the endpoint's origin, to a realm that
-//     is https or of that origin, and to hosts that the operator has named.
-//   - No error or log line holds a credential, a token, or the query of a URL, where signatures live.
+//     the token realm's, has had that one's exact origin. Credentials are offered to the first endpoint alone: they go
+//     to its origin, to an https realm that it names over https, and to hosts that the operator has named. All other
+//     endpoints are its mirrors, and asked anonymously.
+//   - No error or log line holds a credential, a token, the query of a URL, or of what a redirect led to elsewhere more
+//     than the host: signatures live in queries and in paths.
 //   - A blob's body never ends cleanly before the size that was stated for it, and never yields more than that.
-//   - Nothing here retries, but for one renewal of a token that is refused: patience is the caller's.
+//   - Nothing here retries, but for one renewal of a token that is refused, and a GET in place of a HEAD that an endpoint
+//     does not know: patience is the caller's.
 package upstream
 
 import (
@@ -105,8 +109,8 @@ type Observer interface {
 // Options say how to reach a registry.
 type Options struct {
 	Name        string                      // the registry's name, for errors, logs and the observer
-	Endpoints   []*url.URL                  // in order of preference; the first alone resolves tags; a path goes before /v2/
-	Credentials func() (Credentials, error) // asked whenever a token or a Basic header is needed; nil: anonymous
+	Endpoints   []*url.URL                  // the registry, then its mirrors; the first alone resolves tags; a path goes before /v2/
+	Credentials func() (Credentials, error) // for the first endpoint alone, asked whenever it needs them; nil: anonymous
 	TokenRealms []string                    // further hosts (host or host:port) that may receive the credentials, over any scheme
 	Limiter     *bandwidth.Limiter          // for blob bodies alone; nil: unlimited
 	Observer    Observer                    // nil: nobody is told
@@ -170,11 +174,12 @@ func New(o Options) (*Registry, error) {
 	if r.log == nil {
 		r.log = zap.NewNop()
 	}
-	for _, u := range o.Endpoints {
+	for i, u := range o.Endpoints {
 		e, err := newEndpoint(u)
 		if err != nil {
 			return nil, fmt.Errorf("registry %s: %w", o.Name, err)
 		}
+		e.mirror = i > 0
 		r.endpoints = append(r.endpoints, e)
 	}
 	for _, host := range o.TokenRealms {
@@ -218,6 +223,7 @@ func either[T comparable](v, otherwise T) T {
 type endpoint struct {
 	url    *url.URL
 	origin origin
+	mirror bool // not the first: asked anonymously
 
 	mu sync.Mutex
 	// guards following

@@ -73,7 +73,7 @@ func (r *Registry) follow(ctx context.Context, q question, start *url.URL, autho
 		if originOf(at) != originOf(start) {
 			authorization = ""
 		}
-		resp, err := r.send(ctx, q, at, authorization)
+		resp, err := r.send(ctx, q, at, originOf(start), authorization)
 		if err != nil {
 			return nil, err
 		}
@@ -113,8 +113,9 @@ func redirected(from *url.URL, location string) (*url.URL, error) {
 	return to, nil
 }
 
-// send puts one request on the wire. It alone writes an Authorization header.
-func (r *Registry) send(ctx context.Context, q question, to *url.URL, authorization string) (*http.Response, error) {
+// send puts one request on the wire, home being the origin that q was asked of at first. It alone writes an Authorization
+// header.
+func (r *Registry) send(ctx context.Context, q question, to *url.URL, home origin, authorization string) (*http.Response, error) {
 	header := http.Header{
 		"User-Agent": {r.userAgent},
 		// What is asked for by size and digest must come as it is: some storage hosts compress unless told not to.
@@ -142,7 +143,7 @@ func (r *Registry) send(ctx context.Context, q question, to *url.URL, authorizat
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	r.record(q, to, resp, err, time.Since(start))
+	r.record(q, to, home, resp, err, time.Since(start))
 	if err != nil {
 		return nil, bare(err)
 	}
@@ -152,8 +153,8 @@ func (r *Registry) send(ctx context.Context, q question, to *url.URL, authorizat
 	return resp, nil
 }
 
-// record tells the log and the observer of a request.
-func (r *Registry) record(q question, to *url.URL, resp *http.Response, err error, took time.Duration) {
+// record tells the log and the observer of a request. Away from home the path may be a signature.
+func (r *Registry) record(q question, to *url.URL, home origin, resp *http.Response, err error, took time.Duration) {
 	status := 0
 	if resp != nil {
 		status = resp.StatusCode
@@ -163,7 +164,10 @@ func (r *Registry) record(q question, to *url.URL, resp *http.Response, err erro
 	}
 	if entry := r.log.Check(zap.DebugLevel, "upstream request"); entry != nil {
 		fields := []zap.Field{zap.String("registry", r.name), zap.String("method", q.method), zap.String("host", to.Host),
-			zap.String("path", to.Path), zap.Int("status", status), zap.Duration("took", took)}
+			zap.Int("status", status), zap.Duration("took", took)}
+		if originOf(to) == home {
+			fields = append(fields, zap.String("path", to.Path))
+		}
 		if err != nil {
 			fields = append(fields, zap.String("error", printable(bare(err).Error(), maxCause)))
 		}
