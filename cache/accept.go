@@ -12,9 +12,15 @@ import (
 var manifestTypes = []string{
 	ocispec.MediaTypeImageIndex,
 	ocispec.MediaTypeImageManifest,
-	"application/vnd.docker.distribution.manifest.list.v2+json",
-	"application/vnd.docker.distribution.manifest.v2+json",
+	dockerList,
+	dockerManifest,
 }
+
+// The media types that Docker had before the OCI did.
+const (
+	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+)
 
 // Accept is what media types a client takes. The zero value takes all.
 type Accept struct{ types []string }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
@@ -45,7 +46,7 @@ func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest, part
 	}
 	src := source{c, r, repo, d}
 	for range 2 { // the second time when the fill finds it kept meanwhile
-		if b, ok := c.keptBlob(d); ok {
+		if b, ok := c.keptBlob(d, t.Size); ok {
 			return c.grant(ctx, t, b)
 		}
 		reader, joined, err := c.fills.Join(ctx, d, t.Size, src, part)
@@ -77,9 +78,14 @@ func (c *Cache) grant(ctx context.Context, t title, b *Blob) (*Blob, error) {
 	return b, nil
 }
 
-// keptBlob opens a blob that is on disk.
-func (c *Cache) keptBlob(d digest.Digest) (*Blob, bool) {
-	f, size, err := c.disk.Blob(d)
+// keptBlob opens a blob that is on disk, unless it turns out to be damaged. size is what it is said to have, or -1.
+func (c *Cache) keptBlob(d digest.Digest, size int64) (*Blob, bool) {
+	f, is, err := c.disk.Blob(d)
+	if err == nil && size >= 0 && is != size && !verifies(f, d) { // what is said of it may also be wrong
+		f.Close()
+		c.drop(d, "its file is damaged")
+		return nil, false
+	}
 	if err != nil {
 		if c.disk.Has(d) {
 			c.log.Warn("kept blob can't be read", zap.Stringer("digest", d), zap.Error(err))
@@ -87,7 +93,17 @@ func (c *Cache) keptBlob(d digest.Digest) (*Blob, bool) {
 		return nil, false
 	}
 	c.recency.touch(d)
-	return &Blob{Content: f, Size: size, Verdict: Verdict{Outcome: Hit}, close: f.Close}, true
+	return &Blob{Content: f, Size: is, Verdict: Verdict{Outcome: Hit}, close: f.Close}, true
+}
+
+// verifies reads a file to its end and reports whether it is what the digest stands for. The file stands at its start then.
+func verifies(f *os.File, d digest.Digest) bool {
+	v := d.Verifier()
+	if _, err := io.Copy(v, f); err != nil || !v.Verified() {
+		return false
+	}
+	_, err := f.Seek(0, io.SeekStart)
+	return err == nil
 }
 
 // StatBlob returns the size of a blob without transferring it.
@@ -98,7 +114,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repository, d digest.Digest) 
 	}
 	t, err := c.title(ctx, r, repo, d)
 	if err == nil && t.proven && !t.asked {
-		if b, ok := c.keptBlob(d); ok {
+		if b, ok := c.keptBlob(d, t.Size); ok {
 			return b.Size, b.Verdict, b.Close()
 		}
 		if reader, ok, err := c.fills.Attach(ctx, d); ok && err == nil {

@@ -48,9 +48,11 @@ func (b *body) switchOver() error {
 	b.direct = newDirect(b.ctx, b.src, b.Size())
 	b.direct.pos = pos
 	landed := io.NewSectionReader(b.Reader, 0, pos)
-	if _, err := io.Copy(b.direct.hasher, landed); err == nil {
-		b.direct.hashed = pos
-	} // else the client's own check has to do
+	if _, err := io.Copy(b.direct.hasher, landed); err != nil {
+		b.direct.hasher.Reset() // the client's own check has to do
+		return nil
+	}
+	b.direct.hashed = pos
 	return nil
 }
 
@@ -101,6 +103,9 @@ func directBlob(ctx context.Context, src source, expect int64) (*Blob, error) {
 	}
 	b := newDirect(ctx, src, size)
 	b.stream = stream
+	if size == 0 && digest.NewDigest(src.d.Algorithm(), b.hasher) != src.d {
+		return nil, errors.Join(fmt.Errorf("%w: %s is not empty", ErrMismatch, src.d), stream.Close())
+	}
 	return &Blob{Content: b, Size: size, Verdict: Verdict{Outcome: Miss}, close: b.Close}, nil
 }
 

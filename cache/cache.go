@@ -110,7 +110,7 @@ func (c *Cache) openStores(ctx context.Context) (err error) {
 	entries, err := c.disk.Scan()
 	if err == nil {
 		c.recency.load(entries)
-		c.index, err = index.Open(c.disk.Dir("index"), c.log)
+		c.index, err = index.Open(c.disk.Dir("index"), c.disk.Roomy, c.log)
 	}
 	if err != nil {
 		return errors.Join(err, c.disk.Close())
@@ -148,7 +148,7 @@ func Capacity(dir string) (int64, error) { return disk.Capacity(dir) }
 // create makes a file for a fill, and room for it.
 func (c *Cache) create(d digest.Digest, size int64) (fill.File, error) {
 	var p *disk.Partial
-	err := c.withRoom(func() (err error) {
+	err := c.withRoom(size, func() (err error) {
 		p, err = c.disk.Create(d, size)
 		return err
 	})
@@ -172,21 +172,24 @@ func (c *Cache) put(d digest.Digest, content []byte) (kept bool) {
 	if c.disk.Has(d) {
 		return true
 	}
-	err := c.withRoom(func() error { return c.disk.Put(d, content) })
+	err := c.withRoom(int64(len(content)), func() error { return c.disk.Put(d, content) })
 	if err != nil {
 		c.log.Warn("not kept", zap.Stringer("digest", d), zap.Error(err))
 		return false
 	}
-	c.recency.add(d)
+	c.recency.add(d, int64(len(content)))
 	return true
 }
 
-// withRoom retries op, evicting what is unfinished and parked and then what was used least recently, until there is room for
-// it or nothing left to evict.
-func (c *Cache) withRoom(op func() error) error {
-	for {
+// withRoom retries op, which needs room for size bytes, evicting what is unfinished and parked and then what was used least
+// recently, until there is room for it or nothing left to evict.
+//
+// What is evicted may free nothing: who has a file open keeps its blocks. So eviction for one thing ends at a few times
+// its size.
+func (c *Cache) withRoom(size int64, op func() error) error {
+	for evicted := int64(0); ; {
 		err := op()
-		if !errors.Is(err, disk.ErrFull) {
+		if !errors.Is(err, disk.ErrFull) || evicted > 4*size+64<<20 {
 			return err
 		}
 		if c.disk.DropOldestParked() {
@@ -196,10 +199,24 @@ func (c *Cache) withRoom(op func() error) error {
 		if !ok {
 			return err
 		}
-		if err := c.disk.Remove(victim); err != nil {
-			return err
+		if err := c.disk.Remove(victim.digest, victim.size); err != nil {
+			c.log.Warn("not evicted", zap.Stringer("digest", victim.digest), zap.Error(err))
+			continue
 		}
-		c.log.Debug("evicted", zap.Stringer("digest", victim))
+		evicted += victim.size
+		c.log.Debug("evicted", zap.Stringer("digest", victim.digest))
+	}
+}
+
+// drop removes kept content that turned out to be unfit to be served: it will be fetched again.
+func (c *Cache) drop(d digest.Digest, why string) {
+	is, ok := c.recency.take(d)
+	if !ok {
+		return // somebody else is at it
+	}
+	c.log.Error("kept content was removed, to be fetched again: "+why, zap.Stringer("digest", d))
+	if err := c.disk.Remove(d, is.size); err != nil {
+		c.log.Error("not removed", zap.Stringer("digest", d), zap.Error(err))
 	}
 }
 
@@ -212,9 +229,11 @@ func (c *Cache) fillDone(r fill.Report) {
 		log.Debug("parts of a blob kept")
 		return
 	case r.Err == nil:
-		c.recency.add(r.Digest)
+		c.recency.add(r.Digest, r.Size)
 		log.Debug("blob kept")
-	case errors.Is(r.Err, fill.ErrKept), isAnswer(r.Err): // nothing was transferred
+	case errors.Is(r.Err, fill.ErrKept): // nothing was transferred
+	case isAnswer(r.Err):
+		log.Debug("upstream does not give the blob", zap.Error(r.Err))
 	case errors.Is(r.Err, fill.ErrDigest):
 		log.Error("upstream sent wrong bytes: nothing of it was kept, no client got all of it", zap.Error(r.Err))
 	default:
@@ -242,15 +261,23 @@ func share[T any](ctx context.Context, c *Cache, key string, work func(context.C
 		err error
 	}
 	mine := new(bool) // set in the leader's closure only; read after the channel was received from
-	done := c.flights.DoChan(key, func() (any, error) {
+	done := c.flights.DoChan(key, func() (result any, failed error) {
 		*mine = true
 		release, err := c.hold()
 		if err != nil {
 			return answer{err: err}, nil
 		}
 		defer release()
-		v, err := work(c.ctx)
-		return answer{v, err}, nil
+		var a answer
+		// A panic here would end the program, for no handler's recovery is above it.
+		defer func() {
+			if p := recover(); p != nil {
+				c.log.Error("panic", zap.Any("panic", p), zap.Stack("stack"))
+				result, failed = answer{err: fmt.Errorf("internal error: %v", p)}, nil
+			}
+		}()
+		a.v, a.err = work(c.ctx)
+		return a, nil
 	})
 	select {
 	case res := <-done:

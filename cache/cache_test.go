@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,37 +48,70 @@ func TestOrderOfAcceptIsNoMatter(t *testing.T) {
 }
 
 func TestNamedContent(t *testing.T) {
+	const image, index = "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json"
 	d := digest.FromString("x").String()
-	for body, want := range map[string]int{
-		`{}`: 0,
-		`{"layers":null,"config":null,"manifests":null}`:                                 0,
-		`{"config":{"digest":"` + d + `"},"layers":[{"digest":"` + d + `"}]}`:            2,
-		`{"manifests":[{"digest":"` + d + `"}]}`:                                         1,
-		`{"blobs":[{"digest":"` + d + `"}],"subject":{"digest":"` + d + `"}}`:            1,
-		`{"layers":[{"digest":"sha256:short"},{"digest":"../../etc"},{"digest":""}]}`:    0,
-		`{"layers":[{"digest":"` + d + `","size":-1}]}`:                                  0,
-		`{"layers":[{"digest":"` + d + `","urls":["https://elsewhere.example/layer"]}]}`: 0,
+	for _, test := range []struct {
+		mediaType, body string
+		want            int // -1: refused
+	}{
+		{image, `{}`, 0},
+		{image, `{"layers":null,"config":null,"manifests":null}`, 0},
+		{image, `{"config":{"digest":"` + d + `"},"layers":[{"digest":"` + d + `","size":5}]}`, 2},
+		{image, `{"manifests":[{"digest":"` + d + `"}]}`, 0}, // no part of an image: its registry need not have looked
+		{image, `{"blobs":[{"digest":"` + d + `"}],"subject":{"digest":"` + d + `"}}`, 0},
+		{image, `{"Layers":[{"digest":"` + d + `"}]}`, 0},
+		{image, `{"layers":[{"Digest":"` + d + `"}]}`, 0},
+		{image, `{"layers":[],"layers":[{"digest":"` + d + `"}]}`, -1},
+		{image, `{"layers":[{"digest":"sha256:short"},{"digest":"../../etc"},{"digest":""},{"digest":5},{}]}`, 0},
+		{image, `{"layers":[{"digest":"` + d + `","size":-1}]}`, 0},
+		{image, `{"layers":[{"digest":"` + d + `","urls":["https://elsewhere.example/layer"]}]}`, 0},
+		{image, `{"layers":{"digest":"` + d + `"}}`, -1},
+		{image, `[]`, -1},
+		{image, `"x"`, -1},
+		{image, `{"layers":[]} {"layers":[]}`, -1},
+		{image, `{"layers":[`, -1},
+		{image, `{"layers":[` + strings.Repeat("{},", maxNamed) + `{}]}`, -1},
+		{index, `{"manifests":[{"digest":"` + d + `"}],"config":{"digest":"` + d + `"}}`, 1},
+		{"application/vnd.example+json", `{"manifests":[{"digest":"` + d + `"}],"layers":[{"digest":"` + d + `"}]}`, 0},
 	} {
-		doc, err := parseDocument([]byte(body))
-		if got := len(doc.named()); err != nil || got != want {
-			t.Errorf("%s names %d, %v", body, got, err)
+		doc, err := parseDocument(test.mediaType, []byte(test.body))
+		if got := len(doc.named()); err == nil && got != test.want || (err != nil) != (test.want < 0) {
+			t.Errorf("%s %.100s names %d, %v", test.mediaType, test.body, got, err)
 		}
+	}
+}
+
+// TestManifestBombCostsLittle parses what is small in bytes and large in numbers.
+func TestManifestBombCostsLittle(t *testing.T) {
+	bomb := []byte(`{"manifests":[` + strings.Repeat("{},", 2_700_000) + `{}]}`)
+	allocated := testing.Benchmark(func(b *testing.B) {
+		for b.Loop() {
+			if _, err := parseDocument(manifestTypes[0], bomb); err == nil {
+				b.Error("it is taken")
+			}
+		}
+	}).AllocedBytesPerOp()
+	if allocated > 32<<20 {
+		t.Errorf("%d MiB for one manifest", allocated>>20)
 	}
 }
 
 func FuzzManifest(f *testing.F) {
 	f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"a/b","digest":"sha256:0","size":1},"layers":[{}]}`))
 	f.Add([]byte(`{"manifests":[{"digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","platform":{}}]}`))
+	f.Add([]byte(`{"manifests":[{"size":1},{"digest":"a:b"},{"digest":"sha256:..//index/MANIFEST"}]}`))
 	f.Add([]byte(`[[[[[[`))
 	f.Add([]byte(`{"layers":{"0":{}},"config":[]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		doc, err := parseDocument(body)
-		if err != nil {
-			return
-		}
-		for _, desc := range doc.named() {
-			if desc.Digest.Validate() != nil || desc.Size < 0 {
-				t.Errorf("named %+v", desc)
+		for _, mediaType := range manifestTypes {
+			doc, err := parseDocument(mediaType, body)
+			if err == nil && !json.Valid(body) {
+				t.Errorf("%q is taken", body)
+			}
+			for _, desc := range doc.named() {
+				if desc.Digest.Validate() != nil || desc.Size < 0 {
+					t.Errorf("named %+v", desc)
+				}
 			}
 		}
 	})
@@ -88,12 +123,16 @@ func TestRecency(t *testing.T) {
 	r.load([]disk.Entry{{Digest: d(2), Kept: time.Unix(2, 0)}, {Digest: d(1), Kept: time.Unix(1, 0)}, {Digest: d(3), Kept: time.Unix(3, 0)}})
 	r.touch(d(1))
 	r.touch(d(9)) // not known: stays so
-	r.add(d(4))
-	r.add(d(2))
-	r.forget(d(4))
-	r.forget(d(9))
+	r.add(d(4), 4)
+	r.add(d(2), 2)
+	if is, ok := r.take(d(4)); !ok || is != (used{d(4), 4}) {
+		t.Errorf("took %v", is)
+	}
+	if is, ok := r.take(d(9)); ok {
+		t.Errorf("took %v", is)
+	}
 	for _, want := range []int{3, 1, 2} {
-		if got, ok := r.takeOldest(); !ok || got != d(want) {
+		if got, ok := r.takeOldest(); !ok || got.digest != d(want) {
 			t.Errorf("got %v, want %d", got, want)
 		}
 	}

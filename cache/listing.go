@@ -27,15 +27,16 @@ func (c *Cache) List(ctx context.Context, repo Repository, resource string, quer
 	if known && c.fresh(rec.Checked) {
 		return listing(rec, c.verdict(Hit, rec.Checked)), nil
 	}
-	down, probe := r.down()
-	if known && down && !probe {
-		return c.staleListing(rec, errDown), nil
-	}
-	wait, cancel := context.WithCancel(ctx)
+	wait := ctx
 	if known {
-		wait, cancel = context.WithTimeoutCause(ctx, patience, errSlow)
+		down, probe := r.down()
+		if down && !probe {
+			return c.staleListing(rec, errDown), nil
+		}
+		var cancel context.CancelFunc
+		wait, cancel = r.patience(ctx, down)
+		defer cancel()
 	}
-	defer cancel()
 	fetched, led, err := share(wait, c, "list "+repo.String()+" "+name, func(ctx context.Context) (index.Listing, error) {
 		return c.fetchListing(ctx, r, repo, resource, name, query)
 	})

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -111,11 +110,7 @@ func (c *Cache) storedManifest(desc ocispec.Descriptor) (*Manifest, bool) {
 		return nil, false
 	}
 	if desc.Digest.Algorithm().FromBytes(body) != desc.Digest {
-		c.log.Error("kept manifest is damaged: removed, to be fetched again", zap.Stringer("digest", desc.Digest))
-		c.recency.forget(desc.Digest)
-		if err := c.disk.Remove(desc.Digest); err != nil {
-			c.log.Warn("remove", zap.Error(err))
-		}
+		c.drop(desc.Digest, "its content is damaged")
 		return nil, false
 	}
 	if desc.MediaType == blobType || desc.MediaType == "" {
@@ -126,7 +121,7 @@ func (c *Cache) storedManifest(desc ocispec.Descriptor) (*Manifest, bool) {
 	return &Manifest{Descriptor: desc, Body: body, Verdict: Verdict{Outcome: Hit}}, true
 }
 
-// maxManifest is the largest manifest that is taken from upstream, in bytes. The specification asks for 4 MiB at least.
+// maxManifest is the largest file that is read as a manifest, in bytes: upstream gives no larger ones.
 const maxManifest = 8 << 20
 
 // resolveDigest asks upstream by HEAD what a digest is.
@@ -149,11 +144,21 @@ func (c *Cache) resolveDigest(ctx context.Context, r *remote, repo Repository, d
 // fetchManifest gets a manifest from upstream, by tag or by digest, and keeps it.
 func (c *Cache) fetchManifest(ctx context.Context, r *remote, repo Repository, reference string) (m *Manifest, led bool, err error) {
 	return share(ctx, c, "manifest "+repo.String()+" "+reference, func(ctx context.Context) (*Manifest, error) {
+		// It may have come since the caller looked: a flight that ended in between brought it.
+		if d, err := digest.Parse(reference); err == nil {
+			if t, known := c.known(r, repo, d); known && t.proven {
+				if m, ok := c.storedManifest(t.descriptor()); ok {
+					return m, nil
+				}
+			}
+		}
 		return c.download(ctx, r, repo, reference, manifestTypes)
 	})
 }
 
 // download gets a manifest from upstream, verifies and keeps it.
+//
+// What is no manifest of a type that is known is none of the cache's business but for its digest: it names nothing.
 func (c *Cache) download(ctx context.Context, r *remote, repo Repository, reference string, accept []string) (*Manifest, error) {
 	desc, body, err := r.Manifest(ctx, repo.Name, reference, accept)
 	if err != nil {
@@ -169,7 +174,7 @@ func (c *Cache) download(ctx context.Context, r *remote, repo Repository, refere
 	if got := want.Algorithm().FromBytes(body); got != want {
 		return nil, fmt.Errorf("%w: manifest %s@%s: got %s", ErrMismatch, repo, want, got)
 	}
-	doc, err := parseDocument(body)
+	doc, err := parseDocument(desc.MediaType, body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: manifest %s %s is no manifest: %w", ErrMismatch, repo, reference, err)
 	}
@@ -179,37 +184,4 @@ func (c *Cache) download(ctx context.Context, r *remote, repo Repository, refere
 	c.logged(c.index.Confirm(repo, want, index.Member{MediaType: desc.MediaType, Size: desc.Size}))
 	c.logged(c.index.Claim(repo, doc.named()))
 	return m, nil
-}
-
-// document is what the cache reads of a manifest or an index. The rest, and the bytes themselves, are the clients' matter.
-type document struct {
-	Manifests []ocispec.Descriptor `json:"manifests"` // of an index
-	Config    *ocispec.Descriptor  `json:"config"`
-	Layers    []ocispec.Descriptor `json:"layers"`
-	Blobs     []ocispec.Descriptor `json:"blobs"` // of an artifact manifest
-}
-
-// maxNamed bounds how many descriptors of a manifest are looked at: far more than any image has.
-const maxNamed = 10_000
-
-func parseDocument(body []byte) (document, error) {
-	var doc document
-	err := json.Unmarshal(body, &doc)
-	return doc, err
-}
-
-// named are the descriptors of the content that belongs to the manifest and that its registry has: what has URLs lies
-// elsewhere, and a registry need not have seen it.
-func (d document) named() []ocispec.Descriptor {
-	all := append(append(append([]ocispec.Descriptor(nil), d.Manifests...), d.Layers...), d.Blobs...)
-	if d.Config != nil {
-		all = append(all, *d.Config)
-	}
-	named := all[:0]
-	for _, desc := range all[:min(len(all), maxNamed)] {
-		if desc.Digest.Validate() == nil && desc.Size >= 0 && len(desc.URLs) == 0 && len(desc.MediaType) < 256 {
-			named = append(named, desc)
-		}
-	}
-	return named
 }

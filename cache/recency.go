@@ -14,20 +14,26 @@ import (
 type recency struct {
 	mu sync.Mutex
 	// guards following
-	order list.List // of digest.Digest, the most recently used in front
+	order list.List // of used, the most recently used in front
 	at    map[digest.Digest]*list.Element
+}
+
+// used is content on disk.
+type used struct {
+	digest digest.Digest
+	size   int64
 }
 
 // load makes a fresh recency know what was on disk at the start, as if it had been used when it was kept.
 func (r *recency) load(found []disk.Entry) {
 	slices.SortFunc(found, func(a, b disk.Entry) int { return a.Kept.Compare(b.Kept) })
 	for _, e := range found {
-		r.add(e.Digest)
+		r.add(e.Digest, e.Size)
 	}
 }
 
-// add says that the content is on disk, and used.
-func (r *recency) add(d digest.Digest) {
+// add says that content of that size is on disk, and used.
+func (r *recency) add(d digest.Digest, size int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.at == nil {
@@ -37,7 +43,7 @@ func (r *recency) add(d digest.Digest) {
 		r.order.MoveToFront(e)
 		return
 	}
-	r.at[d] = r.order.PushFront(d)
+	r.at[d] = r.order.PushFront(used{d, size})
 }
 
 // touch says that the content was used, if it is known.
@@ -50,24 +56,26 @@ func (r *recency) touch(d digest.Digest) {
 }
 
 // takeOldest forgets and returns what was used least recently; ok is false if nothing is known.
-func (r *recency) takeOldest() (d digest.Digest, ok bool) {
+func (r *recency) takeOldest() (oldest used, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.order.Back()
 	if e == nil {
-		return "", false
+		return used{}, false
 	}
-	d = r.order.Remove(e).(digest.Digest)
-	delete(r.at, d)
-	return d, true
+	oldest = r.order.Remove(e).(used)
+	delete(r.at, oldest.digest)
+	return oldest, true
 }
 
-// forget says that the content is gone.
-func (r *recency) forget(d digest.Digest) {
+// take forgets and returns content; ok is false if it isn't known. Of several that take the same, one gets it.
+func (r *recency) take(d digest.Digest) (is used, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e, ok := r.at[d]; ok {
-		r.order.Remove(e)
-		delete(r.at, d)
+	e, ok := r.at[d]
+	if !ok {
+		return used{}, false
 	}
+	delete(r.at, d)
+	return r.order.Remove(e).(used), true
 }

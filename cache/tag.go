@@ -15,6 +15,17 @@ import (
 // goes on behind, so that the next one finds it.
 const patience = 2 * time.Second
 
+// patience is a context for waiting for upstream while there is something stale at hand: for a registry that is down nobody
+// waits, the check is behind the request's back.
+func (r *remote) patience(ctx context.Context, down bool) (context.Context, context.CancelFunc) {
+	if down {
+		ctx, cancel := context.WithCancelCause(ctx)
+		cancel(errDown)
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, patience, errSlow)
+}
+
 // manifestByTag serves a fresh tag from the cache. Otherwise upstream is asked, once however many want it; when it fails,
 // the last good answer is served.
 func (c *Cache) manifestByTag(ctx context.Context, r *remote, repo Repository, tag string, accept Accept, headOnly bool) (*Manifest, error) {
@@ -26,33 +37,37 @@ func (c *Cache) manifestByTag(ctx context.Context, r *remote, repo Repository, t
 		return c.tagged(ctx, r, repo, rec, c.verdict(Hit, rec.Checked), headOnly)
 	}
 	if !known {
-		checked, led, err := c.checkTag(ctx, r, repo, tag, !headOnly)
+		found, led, err := c.checkTag(ctx, r, repo, tag, !headOnly)
 		if err != nil {
 			return nil, err
 		}
-		if !accept.takes(checked.Manifest.MediaType) {
-			return c.negotiate(ctx, r, repo, tag, accept)
-		}
-		m, err := c.tagged(ctx, r, repo, checked, c.verdict(Miss, checked.Checked), headOnly)
-		if err == nil {
-			m.Verdict.Stored = true
-		}
-		return collapsed(m, led), err
+		return c.checked(ctx, r, repo, tag, accept, found, led, Miss, headOnly)
 	}
-	checked, err := c.checkWhileStale(ctx, r, repo, tag, !headOnly)
+	found, led, err := c.checkWhileStale(ctx, r, repo, tag, !headOnly)
 	switch {
-	case err == nil && !accept.takes(checked.Manifest.MediaType):
-		return c.negotiate(ctx, r, repo, tag, accept)
+	case err == nil && found.rec.Manifest.Digest == rec.Manifest.Digest:
+		return c.checked(ctx, r, repo, tag, accept, found, led, Revalidated, headOnly)
 	case err == nil:
-		how := Revalidated
-		if checked.Manifest.Digest != rec.Manifest.Digest {
-			how = Miss
-		}
-		return c.tagged(ctx, r, repo, checked, c.verdict(how, checked.Checked), headOnly)
+		return c.checked(ctx, r, repo, tag, accept, found, led, Miss, headOnly)
 	case isAnswer(err), ctx.Err() != nil:
 		return nil, err
 	}
 	return c.stale(ctx, r, repo, rec, err)
+}
+
+// checked returns what a check of a tag found.
+func (c *Cache) checked(ctx context.Context, r *remote, repo Repository, tag string, accept Accept, found found, led bool, how Outcome, headOnly bool) (*Manifest, error) {
+	if !accept.takes(found.rec.Manifest.MediaType) {
+		return c.negotiate(ctx, r, repo, tag, accept)
+	}
+	v := c.verdict(how, found.rec.Checked)
+	if found.m == nil {
+		return c.tagged(ctx, r, repo, found.rec, v, headOnly)
+	}
+	m := *found.m // everybody's
+	v.Stored = m.Verdict.Stored
+	m.Verdict = v
+	return collapsed(&m, led), nil
 }
 
 func (c *Cache) fresh(checked time.Time) bool {
@@ -62,7 +77,7 @@ func (c *Cache) fresh(checked time.Time) bool {
 
 func (c *Cache) verdict(how Outcome, checked time.Time) Verdict {
 	age := max(0, c.opts.Now().Sub(checked))
-	return Verdict{Outcome: how, Mutable: true, Age: age, TTL: c.opts.TagTTL - age, Stored: how == Miss}
+	return Verdict{Outcome: how, Mutable: true, Age: age, TTL: c.opts.TagTTL - age}
 }
 
 // tagged returns the manifest that a tag's record names. For a HEAD the record is enough.
@@ -118,22 +133,21 @@ var errSlow = errors.New("upstream is slow to answer")
 // errDown says that upstream was not asked because it failed just now.
 var errDown = errors.New("upstream failed a moment ago")
 
+// found is what a check of a tag found: what upstream says that it names, and the manifest if that had to be fetched.
+type found struct {
+	rec index.Tag
+	m   *Manifest
+}
+
 // checkWhileStale asks upstream for a tag of which there is a stale record, and does not wait for long.
-func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository, tag string, fetch bool) (index.Tag, error) {
+func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository, tag string, fetch bool) (found, bool, error) {
 	down, probe := r.down()
 	if down && !probe {
-		return index.Tag{}, errDown
+		return found{}, false, errDown
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, errSlow)
-	if down {
-		cancel() // nobody waits for the probe
-	}
+	ctx, cancel := r.patience(ctx, down)
 	defer cancel()
-	checked, _, err := c.checkTag(ctx, r, repo, tag, fetch)
-	if down && errors.Is(err, context.Canceled) {
-		err = errDown
-	}
-	return checked, err
+	return c.checkTag(ctx, r, repo, tag, fetch)
 }
 
 // checkTag asks upstream what a tag names and takes the answer down. The manifest is at hand afterwards, but when the tag
@@ -141,48 +155,55 @@ func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository,
 //
 // A tag that moved is taken down only once its new manifest is here: HEAD is free under rate limits and GET is not, so
 // upstream may well answer the one and refuse the other, and then the last good answer must still be had under its tag.
-func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag string, fetch bool) (index.Tag, bool, error) {
-	return share(ctx, c, "tag "+repo.String()+":"+tag, func(ctx context.Context) (index.Tag, error) {
+func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag string, fetch bool) (found, bool, error) {
+	return share(ctx, c, "tag "+repo.String()+":"+tag, func(ctx context.Context) (found, error) {
 		old, known := c.index.Tag(repo, tag)
-		rec, err := c.askTag(ctx, r, repo, tag, old, known, fetch)
+		if known && c.fresh(old.Checked) {
+			return found{rec: old}, nil // a flight that ended since the caller looked has asked
+		}
+		f, err := c.askTag(ctx, r, repo, tag, old, known, fetch)
 		if err != nil {
 			if known && isAnswer(err) {
 				c.log.Info("tag forgotten: upstream does not serve it any more",
 					zap.String("repository", repo.String()), zap.String("tag", tag), zap.Error(err))
 				c.logged(c.index.DeleteTag(repo, tag))
 			}
-			return index.Tag{}, err
+			return found{}, err
 		}
-		rec.Checked, rec.Changed = c.opts.Now(), old.Changed
-		if rec.Manifest.Digest != old.Manifest.Digest {
-			rec.Changed = rec.Checked
+		f.rec.Checked, f.rec.Changed = c.opts.Now(), old.Changed
+		if f.rec.Manifest.Digest != old.Manifest.Digest {
+			f.rec.Changed = f.rec.Checked
 		}
-		c.logged(c.index.SetTag(repo, tag, rec))
-		return rec, nil
+		c.logged(c.index.SetTag(repo, tag, f.rec))
+		return f, nil
 	})
 }
 
 // askTag asks upstream what a tag names: by HEAD if there is something to compare with or nobody wants the manifest,
 // else by the GET that is going to be needed anyway. A refusal is asked for by GET, too, if somebody wants the manifest:
 // the answer to a HEAD has no words for the client, and some registries refuse HEAD alone.
-func (c *Cache) askTag(ctx context.Context, r *remote, repo Repository, tag string, old index.Tag, known, fetch bool) (index.Tag, error) {
+func (c *Cache) askTag(ctx context.Context, r *remote, repo Repository, tag string, old index.Tag, known, fetch bool) (found, error) {
 	if known || !fetch {
 		desc, err := r.Resolve(ctx, repo.Name, tag, manifestTypes)
 		if err != nil && !(isAnswer(err) && fetch) {
-			return index.Tag{}, err
+			return found{}, err
 		}
 		if err == nil && complete(desc) {
 			c.logged(c.index.Confirm(repo, desc.Digest, index.Member{MediaType: desc.MediaType, Size: desc.Size}))
-			moved := known && desc.Digest != old.Manifest.Digest
-			if moved && !c.disk.Has(desc.Digest) {
-				_, _, err = c.fetchManifest(ctx, r, repo, desc.Digest.String())
+			if !known || desc.Digest == old.Manifest.Digest || c.disk.Has(desc.Digest) {
+				return found{rec: index.Tag{Manifest: desc}}, nil
 			}
-			return index.Tag{Manifest: desc}, err
+			m, _, err := c.fetchManifest(ctx, r, repo, desc.Digest.String())
+			if err != nil {
+				// Whatever upstream says of the manifest, it has just said that there is the tag.
+				return found{}, fmt.Errorf("%s moved to %s, which upstream does not give: %v", tag, desc.Digest, err)
+			}
+			return found{index.Tag{Manifest: desc}, m}, nil
 		}
 	}
 	m, _, err := c.fetchManifest(ctx, r, repo, tag)
 	if err != nil {
-		return index.Tag{}, err
+		return found{}, err
 	}
-	return index.Tag{Manifest: m.Descriptor}, nil
+	return found{index.Tag{Manifest: m.Descriptor}, m}, nil
 }

@@ -11,8 +11,8 @@ import (
 // title is what is known of a digest's belonging to a repository.
 //
 // A manifest of the repository that names the digest is a claim. It becomes a proof when upstream shows the content in
-// that repository; and, since a registry checks that what is pushed to it refers to what is there, when upstream shows it
-// anywhere in that registry. Nothing keeps a manifest of one registry from naming content of another: so a claim alone
+// that repository; and, since a registry checks that an image or index that is pushed to it refers to what is there, when
+// upstream shows it anywhere in that registry. Nothing keeps a manifest of one registry from naming content of another: so a claim alone
 // entitles to ask upstream, and to nothing that came from elsewhere.
 type title struct {
 	index.Member
@@ -68,8 +68,13 @@ func (t *title) confirm(ctx context.Context) error {
 // confirmed takes down that upstream showed a blob of that size in the repository.
 func (c *Cache) confirmed(repo Repository, d digest.Digest, size int64) index.Member {
 	m := index.Member{MediaType: blobType, Size: size}
-	if have, ok := c.index.Member(repo, d); ok && have.MediaType != "" {
-		m.MediaType = have.MediaType
+	if have, ok := c.index.Member(repo, d); ok {
+		if have.MediaType != "" {
+			m.MediaType = have.MediaType
+		}
+		if size < 0 { // upstream stated none; a manifest may have
+			m.Size = have.Size
+		}
 	}
 	c.logged(c.index.Confirm(repo, d, m))
 	return m

@@ -35,11 +35,20 @@ func isAnswer(err error) bool {
 	return errors.As(err, &a) && a.Answered()
 }
 
+// isOutage reports whether the error speaks of the registry and not of what was asked for: no answer at all, or one that
+// says that it can't serve. Upstream's errors say so by a method Outage() bool.
+func isOutage(err error) bool {
+	var o interface{ Outage() bool }
+	return errors.As(err, &o) && o.Outage()
+}
+
 const (
-	// downFor is how long a registry that failed counts as down: stale answers are then given without waiting for it.
-	downFor = 10 * time.Second
-	// probeAfter is how long it is left alone meanwhile before somebody's request asks it again, behind that request's back.
+	// probeAfter is how long a registry that failed is left alone before somebody's request asks it again, behind that
+	// request's back: until it answers, stale answers are given without waiting for it.
 	probeAfter = 2 * time.Second
+
+	// justNow is for how long a registry's answer is taken for proof that it is there.
+	justNow = 2 * time.Second
 )
 
 // remote is a registry's upstream, and how it did lately.
@@ -49,55 +58,49 @@ type remote struct {
 
 	mu sync.Mutex
 	// guards following
-	failed time.Time // when it last failed; zero since it last answered
+	answered time.Time // when it last answered
+	failed   time.Time // when it last failed; zero since it last answered
 }
 
-// note takes down how a request of the registry ended, and returns err.
-func (r *remote) note(err error) error {
+// note takes down how a request for a manifest or a tag ended, and returns err. A failure of a request that began before the
+// registry last answered is old news.
+func (r *remote) note(began time.Time, err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case err == nil, isAnswer(err):
-		r.failed = time.Time{}
-	case errors.Is(err, context.Canceled): // says nothing about the registry
-	default:
+		r.answered, r.failed = r.now(), time.Time{}
+	case isOutage(err) && !errors.Is(err, context.Canceled) && !began.Before(r.answered):
 		r.failed = r.now()
 	}
 	return err
 }
 
-// down reports whether the registry failed just now, and whether it is time to ask it again.
+// down reports whether the registry failed when it was last asked, and whether it is time to ask it again.
 func (r *remote) down() (down, probe bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.failed.IsZero() {
 		return false, true
 	}
-	ago := r.now().Sub(r.failed)
-	return ago < downFor, ago >= probeAfter
+	return true, r.now().Sub(r.failed) >= probeAfter
+}
+
+// answeredJustNow reports whether the registry is there for all that is known.
+func (r *remote) answeredJustNow() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed.IsZero() && r.now().Sub(r.answered) < justNow
 }
 
 func (r *remote) Resolve(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, error) {
+	began := r.now()
 	desc, err := r.Upstream.Resolve(ctx, repository, reference, accept)
-	return desc, r.note(err)
+	return desc, r.note(began, err)
 }
 
 func (r *remote) Manifest(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, []byte, error) {
+	began := r.now()
 	desc, body, err := r.Upstream.Manifest(ctx, repository, reference, accept)
-	return desc, body, r.note(err)
-}
-
-func (r *remote) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
-	size, err := r.Upstream.StatBlob(ctx, repository, d)
-	return size, r.note(err)
-}
-
-func (r *remote) OpenBlob(ctx context.Context, repository string, d digest.Digest, offset, length int64) (io.ReadCloser, int64, error) {
-	body, size, err := r.Upstream.OpenBlob(ctx, repository, d, offset, length)
-	return body, size, r.note(err)
-}
-
-func (r *remote) List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error) {
-	header, body, err := r.Upstream.List(ctx, repository, resource, query)
-	return header, body, r.note(err)
+	return desc, body, r.note(began, err)
 }

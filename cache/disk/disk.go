@@ -37,11 +37,19 @@ import (
 // ErrFull says that the content does not fit at the moment: removing other content would help.
 var ErrFull = errors.New("disk: no room left below the configured size")
 
-// ErrTooLarge says that the content can never fit: it is larger than the configured size.
-var ErrTooLarge = errors.New("disk: larger than the whole configured size")
+// ErrTooLarge says that the content does not fit, and would not if all other content were removed.
+var ErrTooLarge = errors.New("disk: larger than all the room that there could be")
 
 // block is what file systems charge in: a file of one byte costs this much. ext4, XFS and tmpfs use 4 KiB by default.
 const block = 4096
+
+// maxSize is the largest content that is believed in, in bytes: 16 TiB. What upstream states beyond that is nonsense, and would
+// overflow.
+const maxSize = 16 << 40
+
+// headroom is what is left free on the file system even if nothing is configured, or an eighth of it if that is less: the
+// index dies where there is no room for its next page.
+const headroom = 256 << 20
 
 // lockPatience is how long Open waits for another process to let go: a process that was just killed holds its lock
 // until the kernel has taken it apart.
@@ -66,9 +74,12 @@ type Store struct {
 	naming sync.Mutex
 
 	mu sync.Mutex
-	// guards following
-	used   int64 // bytes kept and reserved, in whole blocks
-	parked map[digest.Digest]parked
+	// guards following; sizes in whole blocks
+	kept      int64 // of complete content
+	landing   int64 // reserved by content that is still landing
+	unwritten int64 // how much of that is not written yet, in bytes
+	parked    map[digest.Digest]parked
+	parkedSum int64 // reserved by content that is parked
 }
 
 // Open opens the data directory, creating it if need be, and locks it until Close. Content that has not all landed is
@@ -77,6 +88,11 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err := os.MkdirAll(opts.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
+	capacity, err := Capacity(opts.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	opts.MinFree = max(opts.MinFree, min(headroom, capacity/8))
 	root, err := os.OpenRoot(opts.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -141,6 +157,9 @@ func (s *Store) Dir(name string) string { return filepath.Join(s.opts.Dir, name)
 // Blob opens complete content for reading. The caller closes the file. The error is fs.ErrNotExist when there is none;
 // any other error means that there is something that can't be read.
 func (s *Store) Blob(d digest.Digest) (*os.File, int64, error) {
+	if err := d.Validate(); err != nil {
+		return nil, 0, err
+	}
 	f, err := s.root.Open(blobPath(d))
 	if err != nil {
 		return nil, 0, err
@@ -158,25 +177,27 @@ func (s *Store) Blob(d digest.Digest) (*os.File, int64, error) {
 
 // Has reports whether complete content is there.
 func (s *Store) Has(d digest.Digest) bool {
+	if d.Validate() != nil {
+		return false
+	}
 	info, err := s.root.Lstat(blobPath(d))
 	return err == nil && info.Mode().IsRegular()
 }
 
-// Remove takes content away. Removing what is not there is no error.
-func (s *Store) Remove(d digest.Digest) error {
+// Remove takes content of that size away. Content that is gone already is only uncounted. The caller sees to it that each
+// content is removed once.
+func (s *Store) Remove(d digest.Digest, size int64) error {
+	if err := d.Validate(); err != nil {
+		return err
+	}
 	s.naming.Lock()
 	defer s.naming.Unlock()
-	info, err := s.root.Lstat(blobPath(d))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = s.root.RemoveAll(blobPath(d))
-	}
-	if err != nil {
+	if err := s.root.RemoveAll(blobPath(d)); err != nil {
 		return fmt.Errorf("remove %s: %w", d, err)
 	}
-	s.release(info.Size())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept -= blocks(size)
 	return nil
 }
 
@@ -184,38 +205,46 @@ func (s *Store) Remove(d digest.Digest) error {
 func (s *Store) Used() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.used
+	return s.kept + s.landing + s.parkedSum
 }
 
-// reserve takes size bytes out of what may still be used, or says why it can't.
+// Roomy reports whether there is room on the file system for what is small and not reserved, such as the index.
+func (s *Store) Roomy() bool {
+	free, err := freeSpace(s.opts.Dir)
+	return err != nil || free > min(headroom, s.opts.MinFree)/4
+}
+
+// reserve takes size bytes out of what may still be used, or says why it can't. Whether removing other content would help
+// is decided here, before any is removed.
 func (s *Store) reserve(size int64) error {
-	size = blocks(size)
-	if s.opts.MaxSize > 0 && size > s.opts.MaxSize {
+	if size < 0 || size > maxSize {
 		return ErrTooLarge
 	}
-	free := int64(-1)
-	if s.opts.MinFree > 0 {
-		var err error
-		if free, err = freeSpace(s.opts.Dir); err != nil {
-			return err
+	free, err := freeSpace(s.opts.Dir)
+	if err != nil {
+		return err
+	}
+	need := blocks(size)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	removable := s.kept + s.parkedSum
+	if s.opts.MaxSize > 0 {
+		switch room := s.opts.MaxSize - s.landing - need; {
+		case room < 0:
+			return ErrTooLarge
+		case room < removable:
+			return ErrFull
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.opts.MaxSize > 0 && s.used+size > s.opts.MaxSize {
+	switch room := free - s.unwritten - need - s.opts.MinFree; {
+	case room+removable < 0:
+		return ErrTooLarge
+	case room < 0:
 		return ErrFull
 	}
-	if free >= 0 && free-size < s.opts.MinFree {
-		return ErrFull
-	}
-	s.used += size
+	s.landing += need
+	s.unwritten += size
 	return nil
-}
-
-func (s *Store) release(size int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.used -= blocks(size)
 }
 
 func blocks(size int64) int64 { return (size + block - 1) / block * block }

@@ -138,7 +138,7 @@ func TestTheCapIsHard(t *testing.T) {
 	if _, err := s.Create(digest.FromString("z"), 4*block+1); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("larger than the cap: %v", err)
 	}
-	if err := s.Remove(d); err != nil {
+	if err := s.Remove(d, 7); err != nil {
 		t.Fatal(err)
 	}
 	q, err := s.Create(digest.FromString("y"), 1)
@@ -155,8 +155,126 @@ func TestTheCapIsHard(t *testing.T) {
 
 func TestFreeSpaceIsLeft(t *testing.T) {
 	s := open(t, Options{MinFree: 1 << 60})
-	if _, err := s.Create(digest.FromString("x"), 1); !errors.Is(err, ErrFull) {
-		t.Errorf("got %v", err)
+	if _, err := s.Create(digest.FromString("x"), 1); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("got %v, want that removing everything would not help", err)
+	}
+}
+
+func TestNonsensicalSizesAreRefused(t *testing.T) {
+	s := open(t, Options{MaxSize: 1 << 20})
+	for _, size := range []int64{-1, 1<<63 - 1, 1<<63 - 4096, 1 << 62} {
+		if p, err := s.Create(digest.FromString("x"), size); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%d: %v, %v", size, p, err)
+		}
+	}
+	if s.Used() != 0 {
+		t.Errorf("used %d", s.Used())
+	}
+}
+
+func TestWhatIsNoDigestNamesNoFile(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []digest.Digest{"", "a:b", "md9:abc", "sha256:..//../lock", "sha256:../../lock"} {
+		if f, _, err := s.Blob(d); err == nil {
+			f.Close()
+			t.Errorf("%q opens a file", d)
+		}
+		if s.Has(d) || s.Remove(d, 1) == nil || s.Put(d, nil) == nil {
+			t.Errorf("%q is taken", d)
+		}
+		if _, err := s.Create(d, 1); err == nil {
+			t.Errorf("%q is created", d)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "lock")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestParkedContentIsTakenUpAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	d := digest.FromString("content")
+	land := func(p *Partial, err error) {
+		t.Helper()
+		if err == nil {
+			_, err = p.WriteAt([]byte("cont"), 0)
+		}
+		if err == nil {
+			err = p.Park([]byte("state"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+	}
+	land(s.Create(d, 7))
+	for range 2 { // in this process, and in the next
+		p, state, ok := s.Parked(d)
+		b := make([]byte, 4)
+		if !ok || string(state) != "state" {
+			t.Fatalf("%v %q", ok, state)
+		}
+		if _, err := p.ReadAt(b, 0); err != nil || string(b) != "cont" {
+			t.Fatalf("%q %v", b, err)
+		}
+		if _, _, twice := s.Parked(d); twice {
+			t.Error("taken up twice")
+		}
+		land(p, nil)
+		if s.Used() != block {
+			t.Errorf("used %d", s.Used())
+		}
+		s.Close()
+		s = open(t, Options{Dir: dir})
+	}
+	if !s.DropOldestParked() || s.DropOldestParked() || s.Used() != 0 {
+		t.Errorf("used %d after all that is parked was dropped", s.Used())
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, "partial")); len(left) > 0 {
+		t.Errorf("leftovers: %v", left)
+	}
+}
+
+func TestKilledProcessLeavesWhatItSaved(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	saved, unsaved := digest.FromString("saved"), digest.FromString("unsaved")
+	for _, d := range []digest.Digest{saved, unsaved} {
+		p, err := s.Create(d, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if d == saved {
+			err = p.Save([]byte("state"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"sha256-junk", "sha256-junk.state", "put-1", saved.Algorithm().String() + "-" + saved.Encoded() + ".draft"} {
+		if err := os.WriteFile(filepath.Join(dir, "partial", name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Close() // no Park, no Discard: the end of a process does neither
+	s = open(t, Options{Dir: dir})
+	if p, state, ok := s.Parked(saved); !ok || string(state) != "state" {
+		t.Errorf("%v %q", ok, state)
+	} else {
+		p.Discard()
+		p.Close()
+	}
+	if _, _, ok := s.Parked(unsaved); ok {
+		t.Error("what had no state is parked")
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, "partial")); len(left) > 0 || s.Used() != 0 {
+		t.Errorf("leftovers: %v, %d bytes used", left, s.Used())
 	}
 }
 
@@ -180,10 +298,8 @@ func TestRemovedContentIsReadOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	for range 2 { // the second time it is gone already
-		if err := s.Remove(d); err != nil {
-			t.Fatal(err)
-		}
+	if err := s.Remove(d, 7); err != nil {
+		t.Fatal(err)
 	}
 	if b, err := io.ReadAll(f); err != nil || string(b) != "content" {
 		t.Errorf("%q, %v", b, err)

@@ -55,20 +55,17 @@ func (p *Partial) Park(state []byte) error {
 	}
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
+	p.releaseLocked(&p.store.parkedSum)
 	p.store.parked[p.digest] = parked{p.size, time.Now()}
 	return nil
 }
 
 // Parked opens what is parked of the digest; ok is false if nothing is, or nothing that can be read.
 func (s *Store) Parked(d digest.Digest) (p *Partial, state []byte, ok bool) {
-	s.mu.Lock()
-	is, ok := s.parked[d]
-	delete(s.parked, d)
-	s.mu.Unlock()
+	p, ok = s.unpark(d)
 	if !ok {
 		return nil, nil, false
 	}
-	p = &Partial{store: s, name: partialPath(d), digest: d, size: is.size}
 	state, err := s.readState(d)
 	if err == nil {
 		p.File, err = s.root.OpenFile(p.name, os.O_RDWR, 0)
@@ -78,6 +75,21 @@ func (s *Store) Parked(d digest.Digest) (p *Partial, state []byte, ok bool) {
 		return nil, nil, false
 	}
 	return p, state, true
+}
+
+// unpark makes parked content one that is landing.
+func (s *Store) unpark(d digest.Digest) (p *Partial, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	is, ok := s.parked[d]
+	if !ok {
+		return nil, false
+	}
+	delete(s.parked, d)
+	s.parkedSum -= blocks(is.size)
+	s.landing += blocks(is.size)
+	s.unwritten += is.size // pessimistic: some of it is written
+	return &Partial{store: s, name: partialPath(d), digest: d, size: is.size}, true
 }
 
 func (s *Store) readState(d digest.Digest) ([]byte, error) {
@@ -103,12 +115,9 @@ func (s *Store) DropOldestParked() (ok bool) {
 }
 
 func (s *Store) dropParked(d digest.Digest) (ok bool) {
-	s.mu.Lock()
-	is, ok := s.parked[d]
-	delete(s.parked, d)
-	s.mu.Unlock()
+	p, ok := s.unpark(d)
 	if ok {
-		(&Partial{store: s, name: partialPath(d), digest: d, size: is.size}).Discard()
+		p.Discard()
 	}
 	return ok
 }
@@ -129,7 +138,7 @@ func (s *Store) adopt() error {
 		switch {
 		case is.size >= 0:
 			s.parked[d] = is
-			s.used += blocks(is.size)
+			s.parkedSum += blocks(is.size)
 		case !strings.HasSuffix(e.Name(), stateSuffix) || !s.hasContent(e.Name()):
 			if err := s.root.RemoveAll("partial/" + e.Name()); err != nil {
 				return err

@@ -18,6 +18,27 @@ type Partial struct {
 	name   string
 	digest digest.Digest
 	size   int64
+	wrote  int64 // guarded by the store's mu
+}
+
+// WriteAt writes, and notes that so much of the reservation is used now.
+func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
+	n, err := p.File.WriteAt(b, off)
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	n64 := min(int64(n), p.size-p.wrote)
+	p.wrote += n64
+	p.store.unwritten -= n64
+	return n, err
+}
+
+// releaseLocked gives the reservation back; to is where it goes, if anywhere. It is called with the store's lock held.
+func (p *Partial) releaseLocked(to *int64) {
+	p.store.landing -= blocks(p.size)
+	p.store.unwritten -= p.size - p.wrote
+	if to != nil {
+		*to += blocks(p.size)
+	}
 }
 
 // Create reserves room for content of that size and opens a file for it, as long as the content from the start but
@@ -25,6 +46,9 @@ type Partial struct {
 // touches the file of an older one that somebody still reads; what is parked of the digest is dropped. The error is ErrFull
 // or ErrTooLarge when there is no room.
 func (s *Store) Create(d digest.Digest, size int64) (*Partial, error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
 	s.dropParked(d)
 	return s.create(partialPath(d), d, size)
 }
@@ -33,12 +57,15 @@ func (s *Store) create(name string, d digest.Digest, size int64) (*Partial, erro
 	if err := s.reserve(size); err != nil {
 		return nil, err
 	}
-	f, err := s.createFile(name, size)
-	if err != nil {
-		s.release(size)
+	p := &Partial{store: s, name: name, digest: d, size: size}
+	var err error
+	if p.File, err = s.createFile(name, size); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p.releaseLocked(nil)
 		return nil, fmt.Errorf("create %s: %w", d, err)
 	}
-	return &Partial{File: f, store: s, name: name, digest: d, size: size}, nil
+	return p, nil
 }
 
 func (s *Store) createFile(name string, size int64) (*os.File, error) {
@@ -73,7 +100,7 @@ func (p *Partial) Commit() error {
 	}
 	p.removeState()
 	if err := p.store.syncDir(dir); err != nil {
-		return fmt.Errorf("keep %s: %w", p.digest, errors.Join(err, p.store.Remove(p.digest)))
+		return fmt.Errorf("keep %s: %w", p.digest, errors.Join(err, p.store.Remove(p.digest, p.size)))
 	}
 	return nil
 }
@@ -85,7 +112,13 @@ func (p *Partial) rename() error {
 		p.Discard()
 		return nil
 	}
-	return p.store.root.Rename(p.name, blobPath(p.digest))
+	if err := p.store.root.Rename(p.name, blobPath(p.digest)); err != nil {
+		return err
+	}
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	p.releaseLocked(&p.store.kept)
+	return nil
 }
 
 // Discard gives the content up and frees its reservation.
@@ -93,13 +126,18 @@ func (p *Partial) Discard() {
 	// A name that can't be removed now is a leftover for the next Open.
 	_ = p.store.root.Remove(p.name)
 	p.removeState()
-	p.store.release(p.size)
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	p.releaseLocked(nil)
 }
 
 func (p *Partial) removeState() { _ = p.store.root.Remove(p.name + stateSuffix) }
 
 // Put keeps small content that the caller holds and has verified. Any number may put the same at once.
 func (s *Store) Put(d digest.Digest, content []byte) error {
+	if err := d.Validate(); err != nil {
+		return err
+	}
 	name := fmt.Sprintf("partial/put-%d", s.puts.Add(1))
 	p, err := s.create(name, d, int64(len(content)))
 	if err != nil {

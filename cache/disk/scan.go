@@ -41,7 +41,7 @@ func (s *Store) Scan() ([]Entry, error) {
 		return nil
 	})
 	s.mu.Lock()
-	s.used += used
+	s.kept += used
 	s.mu.Unlock()
 	return found, err
 }

@@ -67,10 +67,13 @@ type File interface {
 
 // Part is the bytes [From, To) of the content: what a reader is going to read, as far as it is known. A negative From counts
 // from the end, and To may lie beyond it.
-type Part struct{ From, To int64 }
+type Part struct {
+	From, To int64
+	Ranged   bool // it was asked for as a range: the reader may take less, and others may take the rest
+}
 
 // Whole is all of the content.
-var Whole = Part{0, math.MaxInt64}
+var Whole = Part{To: math.MaxInt64}
 
 // of is the part of content of that size.
 func (p Part) of(size int64) span {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -455,8 +456,10 @@ func TestStorageFailureIsToldApart(t *testing.T) {
 	content, d := random(1 << 20)
 	w := newWorld(t)
 	w.full = 500_000
-	r := join(t, w, d, &source{content: content})
+	src := &source{content: content, gate: 400_000, open: make(chan struct{})}
+	r := join(t, w, d, src)
 	defer r.Close()
+	close(src.open)
 	got, err := io.ReadAll(r)
 	if !errors.Is(err, ErrStorage) || !bytes.Equal(got, content[:len(got)]) {
 		t.Fatalf("%d bytes, %v", len(got), err)
@@ -591,12 +594,12 @@ func wander(t *testing.T, w *world, d digest.Digest, src Source, content []byte,
 // part reads part of the content as a client that asks for a range does.
 func (w *world) part(t *testing.T, d digest.Digest, src Source, content []byte, from, to int64) {
 	t.Helper()
-	r, _, err := w.Join(t.Context(), d, int64(len(content)), src, Part{from, to})
+	r, _, err := w.Join(t.Context(), d, int64(len(content)), src, Part{From: from, To: to, Ranged: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	at := Part{from, to}.of(int64(len(content)))
+	at := Part{From: from, To: to}.of(int64(len(content)))
 	if _, err := r.Seek(at.from, io.SeekStart); err != nil {
 		t.Fatal(err)
 	}
@@ -681,6 +684,20 @@ func TestReaderFarAheadGetsTransferOfItsOwn(t *testing.T) {
 		if src.sent != int64(len(content)) {
 			t.Errorf("%d bytes were fetched of %d, at %v", src.sent, len(content), src.asked())
 		}
+	})
+}
+
+func TestEndOfContentIsHadWhileTheWholeIsOnItsWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(32 << 20)
+		w := newWorld(t)
+		src := &source{content: content, gate: 1 << 20, open: make(chan struct{})}
+		first := join(t, w, d, src)
+		defer first.Close()
+		src.release(1)
+		w.part(t, d, src, content, -1000, math.MaxInt64)
+		close(src.open)
+		expectRead(t, first, content)
 	})
 }
 

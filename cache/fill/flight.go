@@ -3,6 +3,7 @@ package fill
 import (
 	"context"
 	"hash"
+	"math"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -78,7 +79,7 @@ func (f *flight) reader(ctx context.Context, part Part) (*Reader, error) {
 	if want == (span{0, f.size}) {
 		f.wholeLocked()
 	}
-	return &Reader{ctx: ctx, f: f, size: f.size, want: want}, nil
+	return &Reader{ctx: ctx, f: f, size: f.size, want: want, toTheEnd: part.From >= 0 && part.To == math.MaxInt64}, nil
 }
 
 // await returns nil once ready, which is called with the lock held, says so, and an error when that can't come any more.
@@ -139,11 +140,12 @@ func (f *flight) unref() {
 	}
 }
 
-// readableLocked is up to where a reader at off may read at the moment. The last byte is held back until the digest has
-// matched; of content of which only parts are wanted, nobody can tell, and nobody gets the whole.
-func (f *flight) readableLocked(off int64) int64 {
+// readableLocked is up to where a reader at off may read at the moment. From one that reads to the end, the last byte is
+// held back until the digest has matched. Of content of which only parts are wanted, nobody can tell; and who asks for a
+// part, such as the table at the end of an archive, does not wait for the whole.
+func (f *flight) readableLocked(off int64, toTheEnd bool) int64 {
 	end := f.have.end(off)
-	if end == f.size && f.whole && !f.verified {
+	if end == f.size && toTheEnd && f.whole && !f.verified {
 		return f.size - 1
 	}
 	return end

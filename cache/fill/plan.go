@@ -7,17 +7,24 @@ const (
 	// much takes a second at 30 Mbit/s, and a new request some hundred milliseconds.
 	reach = 4 << 20
 
-	// window is what is fetched for a reader that has not said how much it wants. It doubles, up to maxWindow, as the
-	// reader goes on: few requests for who reads on, little fetched in vain for who does not.
+	// window is what is asked for at once on behalf of readers that have not said how much they want, or that say more than
+	// they take: who asks for ranges often closes the connection after one chunk. It doubles, up to maxWindow, as they go
+	// on: few requests for who reads on, little fetched in vain for who does not.
 	window    = 1 << 20
-	maxWindow = 64 << 20
+	maxWindow = 32 << 20
 
 	// maxWorkers is how many transfers a blob has at once: as many as the connections that containerd opens for one.
 	maxWorkers = 8
 )
 
 // worker is a transfer: it lands the bytes [pos, stop).
-type worker struct{ pos, stop int64 }
+type worker struct {
+	pos, stop int64
+
+	// The worker's own goroutine alone uses these.
+	until  int64 // where the answer that it streams from ends
+	window int64 // how much it asked for last, if it asks for windows
+}
 
 // wantLocked sees to it that somebody fetches the byte at want.from, if nothing is there yet, and goes on towards want.to.
 func (f *flight) wantLocked(want span) {

@@ -13,6 +13,8 @@ type Reader struct {
 	size int64
 	pos  int64
 
+	toTheEnd bool // it reads on to the end, wherever it begins
+
 	want   span  // what it said it would read, as far as it has not been asked for
 	window int64 // how much was last asked for beyond that
 	asked  int64 // up to where
@@ -39,7 +41,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	}
 	var n int64
 	err := r.f.await(r.ctx, func() bool {
-		if n = r.f.readableLocked(r.pos) - r.pos; n <= 0 {
+		if n = r.f.readableLocked(r.pos, r.toTheEnd) - r.pos; n <= 0 {
 			r.f.wantLocked(r.next())
 		}
 		return n > 0
@@ -74,7 +76,7 @@ func (r *Reader) next() span {
 // ReadAt reads bytes that have landed; it never waits.
 func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 	r.f.mu.Lock()
-	readable := r.f.readableLocked(off)
+	readable := r.f.readableLocked(off, r.toTheEnd)
 	r.f.mu.Unlock()
 	if off+int64(len(p)) > readable {
 		return 0, errors.New("fill: not landed yet")

@@ -60,8 +60,13 @@ func (f *flight) begin() error {
 		return nil
 	}
 	length := int64(-1)
-	if want.to < max(size, f.expect) {
-		length = want.to - at
+	if known := max(size, f.expect); known > window {
+		if to := min(want.to, have.gap(at, known).to); to < known {
+			length = to - at
+		}
+		if f.first.Ranged && (length < 0 || length > window) && known-at > window {
+			length = window
+		}
 	}
 	body, stated, err := f.src.Open(f.ctx, at, length)
 	if err != nil {
@@ -82,11 +87,15 @@ func (f *flight) begin() error {
 	}
 	f.update(func() {
 		f.open(file, stated, have)
-		stop := have.gap(at, stated).to
-		if length >= 0 {
-			stop = min(stop, at+length)
+		w := newWorker(have.gap(at, stated))
+		if to := f.first.of(stated).to; !f.whole && to > at {
+			w.stop = min(w.stop, to)
 		}
-		f.launchLocked(&worker{at, stop}, body)
+		w.until = stated
+		if length >= 0 {
+			w.until, w.window = min(stated, at+length), length
+		}
+		f.launchLocked(w, body)
 	})
 	return nil
 }

@@ -23,7 +23,9 @@ const (
 )
 
 // startLocked starts a worker for a job.
-func (f *flight) startLocked(job span) { f.launchLocked(&worker{job.from, job.to}, nil) }
+func (f *flight) startLocked(job span) { f.launchLocked(newWorker(job), nil) }
+
+func newWorker(job span) *worker { return &worker{pos: job.from, stop: job.to} }
 
 // launchLocked starts w, which goes on with body if that is not nil.
 func (f *flight) launchLocked(w *worker, body io.ReadCloser) {
@@ -49,7 +51,7 @@ func (f *flight) work(w *worker, body io.ReadCloser) {
 			}
 			var job span
 			if job, more = f.jobLocked(w.pos); more {
-				w = &worker{job.from, job.to}
+				w = newWorker(job)
 				f.workers[w] = true
 			}
 		})
@@ -65,12 +67,12 @@ func (f *flight) land(w *worker, body io.ReadCloser, buf []byte) error {
 	pause.InitialInterval = 200 * time.Millisecond
 	pause.Multiplier = 2
 	failures, mark := 0, w.pos
-	for {
+	for f.left(w) > 0 || body != nil {
 		err := f.stream(w, body, buf)
-		if err == nil {
-			return nil
-		}
 		body = nil
+		if err == nil {
+			continue
+		}
 		if errors.Is(err, ErrStorage) || f.ctx.Err() != nil || f.opts.Final(err) {
 			return f.cause(err)
 		}
@@ -85,6 +87,7 @@ func (f *flight) land(w *worker, body io.ReadCloser, buf []byte) error {
 			return err
 		}
 	}
+	return nil
 }
 
 // stream lands the bytes of w from one answer of the source: from body, or from a new one if that is nil.
@@ -96,8 +99,8 @@ func (f *flight) stream(w *worker, body io.ReadCloser, buf []byte) (err error) {
 	}
 	defer body.Close()
 	for {
-		left := f.left(w)
-		if left == 0 {
+		left := min(f.left(w), w.until-w.pos)
+		if left <= 0 {
 			return nil
 		}
 		n, err := body.Read(buf[:min(int64(len(buf)), left)])
@@ -110,7 +113,7 @@ func (f *flight) stream(w *worker, body io.ReadCloser, buf []byte) (err error) {
 			f.hash(buf[:n], from)
 			f.save()
 		}
-		if err == io.EOF && f.left(w) > 0 {
+		if err == io.EOF && w.pos < w.until && f.left(w) > 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil && err != io.EOF {
@@ -126,15 +129,13 @@ func (f *flight) left(w *worker) int64 {
 	return max(0, w.stop-w.pos)
 }
 
-// resume asks the source for what w has to land; body is nil if that is nothing, or after an error.
+// resume asks the source for what w has to land next; body is nil if that is nothing, or after an error.
 func (f *flight) resume(w *worker) (body io.ReadCloser, err error) {
-	length := f.left(w)
-	if length == 0 {
+	left := f.left(w)
+	if left == 0 {
 		return nil, nil
 	}
-	if w.pos+length == f.size {
-		length = -1
-	}
+	length := f.lengthOf(w, left)
 	body, size, err := f.src.Open(f.ctx, w.pos, length)
 	if err != nil {
 		return nil, err
@@ -144,6 +145,19 @@ func (f *flight) resume(w *worker) (body io.ReadCloser, err error) {
 		return nil, fmt.Errorf("the source stated %d bytes before and %d now", f.size, size)
 	}
 	return body, nil
+}
+
+// lengthOf is how much to ask the source for when w has so much left to land, and takes it down in w; -1 is all there is.
+func (f *flight) lengthOf(w *worker, left int64) (length int64) {
+	if f.first.Ranged {
+		w.window = max(window, min(2*w.window, maxWindow))
+		left = min(left, w.window)
+	}
+	w.until = w.pos + left
+	if w.until == f.size {
+		return -1
+	}
+	return left
 }
 
 // cause prefers the reason for which the workers were stopped to what a transfer said when it was cut off.

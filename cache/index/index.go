@@ -9,6 +9,7 @@ package index
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,32 +54,53 @@ type Listing struct {
 	Checked     time.Time
 }
 
-// listingLife is for how long a listing that nobody renews is kept. Their number is bounded by nothing else: each page
-// size that a client thinks of is a listing of its own.
-const listingLife = 7 * 24 * time.Hour
-
 // Index is an open index. Its methods may be called concurrently.
 type Index struct {
-	db *badger.DB
+	db    *badger.DB
+	roomy func() bool
+	lists listings
 }
 
+// ErrNoRoom says that a record was not written because the file system is nearly full: Badger's own writing would end the
+// process there.
+var ErrNoRoom = errors.New("index: no room on the file system")
+
 // Open opens the index in dir, creating it if need be. One that is damaged is moved aside, to dir with the suffix
-// ".damaged" and a time, which log is told. The caller sees to it that no other process has it open.
-func Open(dir string, log *zap.Logger) (*Index, error) {
-	db, err := open(dir, log)
-	if err != nil && damaged(err) {
-		aside := filepath.Clean(dir) + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
-		if renameErr := os.Rename(dir, aside); renameErr != nil {
-			return nil, fmt.Errorf("index: %w", errors.Join(err, renameErr))
+// ".damaged" and a time, which log is told. Records are written as long as roomy says that the file system has room. The
+// caller sees to it that no other process has the index open.
+//
+// Badger reads some kinds of damage with a panic in a goroutine of its own, which ends the process. So a mark stands
+// beside the index while it is being opened: if it stands there already, the last who tried did not survive.
+func Open(dir string, roomy func() bool, log *zap.Logger) (*Index, error) {
+	mark := filepath.Clean(dir) + ".opening"
+	var db *badger.DB
+	err := errors.New("the process ended while opening it")
+	if _, statErr := os.Lstat(mark); statErr != nil {
+		err = os.WriteFile(mark, nil, 0o640)
+		if err == nil {
+			db, err = open(dir, log)
 		}
-		log.Error("the index is damaged: it was moved aside and begun anew; content is kept, freshness is lost",
-			zap.String("aside", aside), zap.NamedError("damage", err))
-		db, err = open(dir, log)
 	}
-	if err != nil {
+	if err != nil && damaged(err) {
+		if err = moveAside(dir, err, log); err == nil {
+			db, err = open(dir, log)
+		}
+	}
+	if err = errors.Join(err, os.RemoveAll(mark)); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
-	return &Index{db: db}, nil
+	x := &Index{db: db, roomy: roomy}
+	return x, x.loadListings()
+}
+
+func moveAside(dir string, damage error, log *zap.Logger) error {
+	aside := filepath.Clean(dir) + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
+	if err := os.Rename(dir, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(damage, err)
+	}
+	log.Error("the index is damaged: it was moved aside and begun anew; content is kept, freshness is lost",
+		zap.String("aside", aside), zap.NamedError("damage", damage))
+	return nil
 }
 
 func open(dir string, log *zap.Logger) (*badger.DB, error) {
@@ -115,7 +137,7 @@ func (x *Index) Tag(repo Repository, tag string) (rec Tag, ok bool) {
 
 // SetTag records a tag.
 func (x *Index) SetTag(repo Repository, tag string, rec Tag) error {
-	return x.set(tagKey(repo, tag), rec.encode(), 0)
+	return x.update(func(txn *badger.Txn) error { return txn.Set(tagKey(repo, tag), rec.encode()) })
 }
 
 // DeleteTag forgets a tag.
@@ -132,7 +154,7 @@ func (x *Index) Member(repo Repository, d digest.Digest) (rec Member, ok bool) {
 // Confirm records that upstream showed the digest in the repository.
 func (x *Index) Confirm(repo Repository, d digest.Digest, rec Member) error {
 	rec.Confirmed = true
-	return x.db.Update(func(txn *badger.Txn) error {
+	return x.update(func(txn *badger.Txn) error {
 		return errors.Join(
 			txn.Set(memberKey(repo, d), rec.encode()),
 			txn.Set(shownKey(repo.Registry, d), nil))
@@ -141,6 +163,9 @@ func (x *Index) Confirm(repo Repository, d digest.Digest, rec Member) error {
 
 // Claim records that a manifest of the repository names these. What is confirmed stays so.
 func (x *Index) Claim(repo Repository, named []ocispec.Descriptor) error {
+	if !x.roomy() {
+		return ErrNoRoom
+	}
 	batch := x.db.NewWriteBatch()
 	defer batch.Cancel()
 	for _, desc := range named {
@@ -168,16 +193,49 @@ func (x *Index) Listing(repo Repository, resource string) (rec Listing, ok bool)
 
 // SetListing records a good answer. One too large for a record is not kept, which is no error.
 func (x *Index) SetListing(repo Repository, resource string, rec Listing) error {
-	value := rec.encode()
-	if len(value) > 512<<10 { // half of what a transaction may hold
+	key, value := listingKey(repo, resource), rec.encode()
+	if len(value) > maxListing {
 		return nil
 	}
-	return x.set(listingKey(repo, resource), value, listingLife)
+	if err := x.update(func(txn *badger.Txn) error { return txn.Set(key, value) }); err != nil {
+		return err
+	}
+	return x.deleteAll(x.lists.add(string(key), len(value)))
 }
 
 // DeleteListing forgets a listing.
 func (x *Index) DeleteListing(repo Repository, resource string) error {
-	return x.db.Update(func(txn *badger.Txn) error { return txn.Delete(listingKey(repo, resource)) })
+	key := string(listingKey(repo, resource))
+	x.lists.remove(key)
+	return x.deleteAll([]string{key})
+}
+
+func (x *Index) deleteAll(keys []string) error {
+	for _, key := range keys {
+		if err := x.db.Update(func(txn *badger.Txn) error { return txn.Delete([]byte(key)) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *Index) loadListings() error {
+	return x.db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: listingPrefix})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			x.lists.add(string(it.Item().KeyCopy(nil)), int(it.Item().ValueSize()))
+		}
+		return nil
+	})
+}
+
+// update writes, if there is room.
+func (x *Index) update(write func(*badger.Txn) error) error {
+	if !x.roomy() {
+		return ErrNoRoom
+	}
+	return x.db.Update(write)
 }
 
 func (x *Index) get(key []byte, decode func([]byte) error) bool {
@@ -189,16 +247,6 @@ func (x *Index) get(key []byte, decode func([]byte) error) bool {
 		return item.Value(decode)
 	})
 	return err == nil
-}
-
-func (x *Index) set(key, value []byte, life time.Duration) error {
-	return x.db.Update(func(txn *badger.Txn) error {
-		e := badger.NewEntry(key, value)
-		if life > 0 {
-			e = e.WithTTL(life)
-		}
-		return txn.SetEntry(e)
-	})
 }
 
 // logger is Badger's view of zap.

@@ -1,6 +1,8 @@
 package index
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -18,13 +20,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func openIndex(t *testing.T, dir string) *Index {
 	t.Helper()
-	x, err := Open(dir, zap.NewNop())
+	x, err := Open(dir, always, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { x.Close() })
 	return x
 }
+
+func always() bool { return true }
 
 var (
 	repo   = Repository{"docker.io", "library/redis"}
@@ -111,7 +115,7 @@ func TestDamagedIndexIsMovedAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zap.ErrorLevel)
-	x, err := Open(dir, zap.New(core))
+	x, err := Open(dir, always, zap.New(core))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +125,72 @@ func TestDamagedIndexIsMovedAside(t *testing.T) {
 	}
 	if logs.FilterMessageSnippet("damaged").Len() != 1 {
 		t.Errorf("log: %v", logs.All())
+	}
+}
+
+func TestIndexThatEndedItsLastOpenerIsMovedAside(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "index")
+	x := openIndex(t, dir)
+	if err := x.SetTag(repo, "7", Tag{Manifest: ocispec.Descriptor{Digest: d1}}); err != nil {
+		t.Fatal(err)
+	}
+	x.Close()
+	if err := os.WriteFile(dir+".opening", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time it is the new one, and stays
+		x = openIndex(t, dir)
+		if _, ok := x.Tag(repo, "7"); ok {
+			t.Error("the index was opened all the same")
+		}
+		x.Close()
+	}
+	if aside, _ := filepath.Glob(dir + ".damaged-*"); len(aside) != 1 {
+		t.Errorf("moved aside: %v", aside)
+	}
+}
+
+func TestListingsAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	x := openIndex(t, dir)
+	body := make([]byte, maxListing/2)
+	name := func(i int) string { return fmt.Sprintf("tags/list?n=%d", i) }
+	const n = 2*maxListings/(maxListing/2) + 10
+	for i := range n {
+		if err := x.SetListing(repo, name(i), Listing{Body: body}); err != nil {
+			t.Fatal(err)
+		}
+		if i == n/2 { // a restart does not forget how many there are
+			x.Close()
+			x = openIndex(t, dir)
+		}
+	}
+	kept := 0
+	for i := range n {
+		if _, ok := x.Listing(repo, name(i)); ok {
+			kept++
+		}
+	}
+	if _, ok := x.Listing(repo, name(n-1)); !ok || kept*len(body) > maxListings {
+		t.Errorf("%d listings of %d bytes are kept", kept, len(body))
+	}
+}
+
+func TestNothingIsWrittenWhereThereIsNoRoom(t *testing.T) {
+	x, err := Open(t.TempDir(), func() bool { return false }, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	for name, err := range map[string]error{
+		"tag":     x.SetTag(repo, "7", Tag{}),
+		"confirm": x.Confirm(repo, d1, Member{}),
+		"claim":   x.Claim(repo, []ocispec.Descriptor{{Digest: d1}}),
+		"listing": x.SetListing(repo, "tags/list?", Listing{}),
+	} {
+		if !errors.Is(err, ErrNoRoom) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -23,6 +23,8 @@ func memberKey(r Repository, d digest.Digest) []byte   { return key("m", r.Regis
 func shownKey(registry string, d digest.Digest) []byte { return key("s", registry, d.String()) }
 func listingKey(r Repository, resource string) []byte  { return key("l", r.Registry, r.Name, resource) }
 
+var listingPrefix = key("l", "")
+
 // version begins each value: a record of another version is one that isn't there.
 const version = 1
 

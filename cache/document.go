@@ -1,0 +1,154 @@
+package cache
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// document is what the cache reads of a manifest or an index: what it is made of, as far as its media type says so. The
+// rest, and the bytes themselves, are the clients' matter. All descriptors in it are well-formed.
+type document struct {
+	images []ocispec.Descriptor // of an index
+	parts  []ocispec.Descriptor // of an image: config and layers
+}
+
+// named is the content that belongs to the document.
+func (d document) named() []ocispec.Descriptor { return append(d.images, d.parts...) }
+
+// maxNamed is how many descriptors a manifest may hold: far more than any image has. Each costs a record.
+const maxNamed = 10_000
+
+// fieldsOf says in which fields of a document its content is named. A registry checks these when the document is pushed;
+// other fields it passes over, so that they prove nothing.
+func fieldsOf(mediaType string) map[string]bool {
+	switch mediaType {
+	case ocispec.MediaTypeImageIndex, dockerList:
+		return map[string]bool{"manifests": true}
+	case ocispec.MediaTypeImageManifest, dockerManifest:
+		return map[string]bool{"config": true, "layers": true}
+	}
+	return nil
+}
+
+// parseDocument reads a manifest of that type: foreign bytes. It must be one JSON object, with no field of interest given
+// twice, for parsers differ in which they take.
+func parseDocument(mediaType string, body []byte) (doc document, err error) {
+	fields, seen := fieldsOf(mediaType), make(map[string]bool)
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if err := expect(dec, '{'); err != nil {
+		return document{}, err
+	}
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return document{}, err
+		}
+		name, _ := token.(string)
+		if !fields[name] {
+			err = skip(dec)
+		} else if seen[name] {
+			err = fmt.Errorf("field %q is there twice", name)
+		} else {
+			err = doc.read(dec, name)
+		}
+		if err != nil {
+			return document{}, err
+		}
+		seen[name] = fields[name]
+	}
+	if err := expect(dec, '}'); err != nil {
+		return document{}, err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return document{}, errors.New("more than one JSON value")
+	}
+	return doc, nil
+}
+
+// read takes one field.
+func (d *document) read(dec *json.Decoder, name string) error {
+	switch name {
+	case "manifests":
+		return descriptors(dec, &d.images)
+	case "layers":
+		return descriptors(dec, &d.parts)
+	}
+	return descriptor(dec, &d.parts)
+}
+
+// descriptors reads an array of descriptors, or null.
+func descriptors(dec *json.Decoder, to *[]ocispec.Descriptor) error {
+	token, err := dec.Token()
+	if err != nil || token == nil {
+		return err
+	}
+	if token != json.Delim('[') {
+		return errors.New("descriptors are no array")
+	}
+	for n := 0; dec.More(); n++ {
+		if n == maxNamed {
+			return fmt.Errorf("more than %d descriptors", maxNamed)
+		}
+		if err := descriptor(dec, to); err != nil {
+			return err
+		}
+	}
+	return expect(dec, ']')
+}
+
+// descriptor reads a descriptor, or null, and takes it if it is well-formed and its content lies in the registry: what has
+// URLs lies elsewhere, and a registry need not have seen it. Names of fields are taken as they are written: encoding/json
+// would take "DIGEST" for "digest".
+func descriptor(dec *json.Decoder, to *[]ocispec.Descriptor) error {
+	var fields map[string]json.RawMessage
+	if err := dec.Decode(&fields); err != nil {
+		return err
+	}
+	var mediaType, d string
+	var size int64
+	wellFormed := true
+	for name, v := range map[string]any{"mediaType": &mediaType, "digest": &d, "size": &size} {
+		if raw, ok := fields[name]; ok && json.Unmarshal(raw, v) != nil {
+			wellFormed = false
+		}
+	}
+	urls := string(fields["urls"])
+	elsewhere := urls != "" && urls != "null" && urls != "[]"
+	if wellFormed && !elsewhere && size >= 0 && len(mediaType) < 256 && digest.Digest(d).Validate() == nil {
+		*to = append(*to, ocispec.Descriptor{MediaType: mediaType, Digest: digest.Digest(d), Size: size})
+	}
+	return nil
+}
+
+func expect(dec *json.Decoder, want json.Delim) error {
+	token, err := dec.Token()
+	if err == nil && token != want {
+		err = fmt.Errorf("%v where %v should be", token, want)
+	}
+	return err
+}
+
+// skip passes over one value without keeping it.
+func skip(dec *json.Decoder) error {
+	for depth := 0; ; {
+		token, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		switch token {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		}
+		if depth == 0 {
+			return nil
+		}
+	}
+}
