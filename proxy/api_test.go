@@ -40,13 +40,13 @@ func TestWhateverWritesIsRefused(t *testing.T) {
 	d := digest.FromString("x")
 	for _, request := range []string{
 		"POST /v2/library/a/blobs/uploads/", "PUT /v2/library/a/manifests/latest", "PATCH /v2/library/a/blobs/uploads/1",
-		"DELETE " + digestPath("a", d), "DELETE " + blobPath("a", d), "GET /v2/library/a/blobs/uploads/1", "POST /v2/", "PUT /x",
+		"DELETE " + digestPath("a", d), "DELETE " + blobPath("a", d), "GET /v2/library/a/blobs/uploads/1", "GET /v2/a/blobs/uploads/", "GET /v2/a/blobs/uploads", "POST /v2/", "PUT /x",
 	} {
 		method, path, _ := strings.Cut(request, " ")
 		a := m.ask(method, path)
 		a.expectError(t, 405, "UNSUPPORTED")
-		if !bytes.Contains(a.body, []byte("mirror")) {
-			t.Errorf("%s: %s", request, a.body)
+		if _, said := a.header["Allow"]; !said || !bytes.Contains(a.body, []byte("mirror")) {
+			t.Errorf("%s: %v %s", request, a.header, a.body)
 		}
 	}
 	if n := u.count(""); n > 0 {
@@ -59,14 +59,24 @@ func TestOddRequestsGetClearErrors(t *testing.T) {
 	m := newMirror(t, u, nil)
 	for path, want := range map[string]string{
 		"/v2/library/A/manifests/x":                                "400 NAME_INVALID",
-		"/v2/library/a/manifests/" + strings.Repeat("x", 129):      "400 MANIFEST_INVALID",
-		"/v2/library/a/manifests/.x":                               "400 MANIFEST_INVALID",
+		"/v2/library/a/manifests/" + strings.Repeat("x", 129):      "404 MANIFEST_UNKNOWN",
+		"/v2/library/a/manifests/.INVALID_MANIFEST_NAME":           "404 MANIFEST_UNKNOWN",
+		"/v2/library/a/manifests/":                                 "404 MANIFEST_UNKNOWN",
+		"/v2/library/a/manifests/.x:y":                             "400 DIGEST_INVALID",
 		"/v2/library/a/manifests/sha256:abc":                       "400 DIGEST_INVALID",
 		"/v2/library/a/blobs/latest":                               "400 DIGEST_INVALID",
 		"/v2/library/a/blobs/md5:0cc175b9c0f1b6a831c399e269772661": "400 DIGEST_INVALID",
 		"/v2/library/a/referrers/latest":                           "400 DIGEST_INVALID",
 		"/v2/library/a/tags/list?n=x":                              "400 UNSUPPORTED",
-		"/v2/library/a/tags/list?last=../..":                       "400 MANIFEST_INVALID",
+		"/v2/library/a/tags/list?n=1000000000":                     "400 UNSUPPORTED",
+		"/v2/library/a/tags/list?n=1&n=x":                          "400 UNSUPPORTED",
+		"/v2/library/a/tags/list?last=a%00":                        "400 UNSUPPORTED",
+		"/v2/library/a/tags/list?last=%FF":                         "400 UNSUPPORTED",
+		"/v2/library/a/tags/list?last=" + strings.Repeat("x", 257): "400 UNSUPPORTED",
+		"/v2/library/a/tags/list?x=" + strings.Repeat("x", 1024):   "400 UNSUPPORTED",
+		"/v2/library/a/tags/list?x=%zz":                            "400 UNSUPPORTED",
+		"/v2/library/a/manifests/x?ns=ghcr.io;x":                   "400 UNSUPPORTED",
+		"/v2/?ns=%":                                                "400 UNSUPPORTED",
 		"/v2/../../etc/passwd":                                     "404 UNSUPPORTED",
 		"/v2/library/../a/manifests/x":                             "400 NAME_INVALID",
 		"/v2/library//a/manifests/x":                               "400 NAME_INVALID",
@@ -77,6 +87,7 @@ func TestOddRequestsGetClearErrors(t *testing.T) {
 		"//v2/":                                                    "404 UNSUPPORTED",
 		"/v2/a/manifests/x?ns=unknown.example":                     "404 NAME_UNKNOWN",
 		"/unknown.example/v2/a/manifests/x":                        "404 NAME_UNKNOWN",
+		"/unknown.example/v2/":                                     "404 NAME_UNKNOWN",
 	} {
 		a := m.rawGet(path)
 		status, code, _ := strings.Cut(want, " ")
@@ -194,7 +205,35 @@ func TestConditions(t *testing.T) {
 	m.get(blobPath("a", d), "Range: bytes=5-9", "If-Range: Sat, 21 Nov 2026 04:00:00 GMT").expect(t, 200, content)
 	m.get(blobPath("a", d), "If-None-Match: "+etag).expect(t, 304, []byte{})
 	m.get(blobPath("a", d), "If-None-Match: *").expect(t, 304, []byte{})
-	m.get(blobPath("a", d), `If-Match: "other"`).expect(t, 412, []byte{})
+	m.get(blobPath("a", d), `If-None-Match: "other", W/`+etag).expect(t, 304, []byte{})
+	m.get(blobPath("a", d), `If-None-Match: "other"`, "If-None-Match: "+etag).expect(t, 304, []byte{})
+	m.get(blobPath("a", d), `If-None-Match: "other"`).expect(t, 200, content)
+	m.get(blobPath("a", d), "If-None-Match: "+etag, "Range: bytes=5000-").expect(t, 304, []byte{})
+	m.get(blobPath("a", d), `If-None-Match: "other"`, "Range: bytes=5000-").expectError(t, 416, "SIZE_INVALID")
+	m.get(blobPath("a", d), `If-Match: "other"`).expectError(t, 412, "UNSUPPORTED")
+	m.get(blobPath("a", d), "If-Match: W/"+etag).expectError(t, 412, "UNSUPPORTED")
+	m.get(blobPath("a", d), `If-Match: "other"`, "If-None-Match: "+etag, "Range: bytes=5000-").expectError(t, 412, "UNSUPPORTED")
+	m.get(blobPath("a", d), `If-Match: "other", `+etag, "Range: bytes=5-9").expect(t, 206, content[5:10])
+	m.get(blobPath("a", d), "If-Match: *").expect(t, 200, content)
+	if a := m.ask("HEAD", blobPath("a", d), `If-Match: "other"`); a.status != 412 {
+		t.Errorf("HEAD: %d", a.status)
+	}
+}
+
+func TestAnyRangeOfNothingIsAll(t *testing.T) {
+	u := newRegistry(t)
+	d := u.blob([]byte{}, "library/a")
+	for _, header := range []string{"bytes=0-", "bytes=5-9", "bytes=-1", "bytes=-0", "bytes=0-0,5-"} {
+		m := newMirror(t, u, nil)
+		for range 2 { // cold, and warm
+			a := m.get(blobPath("a", d), "Range: "+header)
+			a.expect(t, 200, []byte{})
+			if a.header.Get("Content-Length") != "0" || a.header.Get("Content-Range") != "" {
+				t.Errorf("%s: %v", header, a.header)
+			}
+			m.settled()
+		}
+	}
 }
 
 func TestHeadSaysWhatGetWould(t *testing.T) {

@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -27,20 +29,66 @@ func (p *Proxy) blob(w http.ResponseWriter, r *http.Request, c *call) error {
 		c.answered(w, v)
 		return serve(w, r, d, "application/octet-stream", size, sized(size))
 	}
-	b, err := p.cache.Blob(r.Context(), c.target.repo, d, partOf(r))
+	ctx, leave := context.WithCancel(r.Context())
+	defer leave()
+	b, err := p.cache.Blob(ctx, c.target.repo, d, partOf(r))
 	if err != nil {
 		return err
 	}
+	content, free := b.Content, b.Close
+	if _, file := content.(*os.File); !file { // a file goes as it is: sendfile, and reads after Close fail by themselves
+		w = flushing{w}
+		l := &lent{leave: leave, content: b.Content, free: b.Close}
+		content, free = l, l.Close
+	}
 	defer func() {
-		if err := b.Close(); err != nil {
+		if err := free(); err != nil {
 			p.log.Warn("close blob", zap.Stringer("digest", d), zap.Error(err))
 		}
 	}()
 	c.answered(w, b.Verdict)
-	if _, file := b.Content.(*os.File); !file {
-		w = flushing{w}
+	return serve(w, r, d, "application/octet-stream", b.Size, content)
+}
+
+// lent is content for one goroutine, in the hands of http.ServeContent: that reads several ranges in a goroutine of its
+// own, which goes on for a moment after ServeContent has returned because the client left.
+//
+// Whichever of a Read and Close takes the mutex first has it to itself: a Read after Close fails without touching the
+// content, and a Read that Close finds under way is not waiting for bytes for long, for Close ends its context first.
+type lent struct {
+	leave context.CancelFunc // ends the context that content waits with
+	free  func() error
+
+	mu sync.Mutex
+	// guards following
+	content io.ReadSeeker // nil once closed
+}
+
+func (l *lent) Read(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.content == nil {
+		return 0, os.ErrClosed
 	}
-	return serve(w, r, d, "application/octet-stream", b.Size, b.Content)
+	return l.content.Read(p)
+}
+
+func (l *lent) Seek(offset int64, whence int) (int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.content == nil {
+		return 0, os.ErrClosed
+	}
+	return l.content.Seek(offset, whence)
+}
+
+// Close frees the content when nobody reads it any more.
+func (l *lent) Close() error {
+	l.leave()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.content = nil
+	return l.free()
 }
 
 // flushing sends on at once what is written to it, the header first: content that is still landing may pause at any byte,
@@ -67,15 +115,17 @@ func (w flushing) flush() error { return http.NewResponseController(w.ResponseWr
 func serve(w http.ResponseWriter, r *http.Request, d digest.Digest, mediaType string, size int64, content io.ReadSeeker) error {
 	h := w.Header()
 	etag := `"` + d.String() + `"`
+	if err := normalizeConditions(r, etag); err != nil {
+		return err
+	}
+	if err := normalizeRange(r, etag, size); err != nil {
+		h.Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
+		return err
+	}
 	h.Set("Docker-Content-Digest", d.String())
 	h.Set("Content-Type", mediaType)
 	h.Set("ETag", etag)
 	h.Set("X-Content-Type-Options", "nosniff")
-	if err := normalizeRange(r, etag, size); err != nil {
-		h.Del("ETag")
-		h.Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
-		return err
-	}
 	http.ServeContent(w, r, "", time.Time{}, content)
 	c := callOf(r)
 	if want, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); r.Method == http.MethodGet && err == nil && c.written < want {

@@ -12,12 +12,11 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// The error codes of distribution-spec 1.1 that a mirror has use for. codeUnavailable is not among them; registries use it
+// The error codes of distribution-spec 1.1 that a mirror has use for. The last two are not among them; registries use them
 // for what is no fault of the request.
 const (
 	codeBlobUnknown     = "BLOB_UNKNOWN"
 	codeDigestInvalid   = "DIGEST_INVALID"
-	codeManifestInvalid = "MANIFEST_INVALID"
 	codeManifestUnknown = "MANIFEST_UNKNOWN"
 	codeNameInvalid     = "NAME_INVALID"
 	codeNameUnknown     = "NAME_UNKNOWN"
@@ -25,8 +24,9 @@ const (
 	codeDenied          = "DENIED"
 	codeUnsupported     = "UNSUPPORTED"
 	codeTooMany         = "TOOMANYREQUESTS"
-	codeUnavailable     = "UNAVAILABLE"
 	codeSizeInvalid     = "SIZE_INVALID"
+	codeUnavailable     = "UNAVAILABLE"
+	codeUnknown         = "UNKNOWN"
 )
 
 // apiError is an error as clients see it.

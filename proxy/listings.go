@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -15,18 +17,9 @@ import (
 
 // tags answers tags/list. Paging is upstream's: the page asked for is the page that upstream gives.
 func (p *Proxy) tags(w http.ResponseWriter, r *http.Request, c *call) error {
-	asked, query := r.URL.Query(), url.Values{}
-	if n := asked.Get("n"); n != "" {
-		if _, ok := parsePosition(n); !ok {
-			return &apiError{status: http.StatusBadRequest, code: codeUnsupported, message: fmt.Sprintf("n=%.20q is no number of tags", n)}
-		}
-		query.Set("n", n)
-	}
-	if last := asked.Get("last"); last != "" {
-		if !validTag(last) {
-			return &apiError{status: http.StatusBadRequest, code: codeManifestInvalid, message: fmt.Sprintf("last=%.150q is no tag", last)}
-		}
-		query.Set("last", last)
+	query, err := pageQuery(r)
+	if err != nil {
+		return err
 	}
 	c.asked = true
 	l, err := p.cache.List(r.Context(), c.target.repo, "tags/list", query)
@@ -42,22 +35,19 @@ func (p *Proxy) referrers(w http.ResponseWriter, r *http.Request, c *call) error
 	if err != nil {
 		return err
 	}
-	asked, query, kept := r.URL.Query(), url.Values{}, url.Values{}
-	for name, values := range asked { // paging is upstream's own, by parameters of its choice
-		if name != "ns" && name != "artifactType" {
-			query[name] = values
-		}
+	query, err := pageQuery(r)
+	if err != nil {
+		return err
 	}
-	if len(query.Encode()) > 1024 {
-		return &apiError{status: http.StatusBadRequest, code: codeUnsupported, message: "the query is too long"}
-	}
+	filter, kept := query.Get("artifactType"), url.Values{}
+	query.Del("artifactType")
 	c.asked = true
 	l, err := p.cache.List(r.Context(), c.target.repo, "referrers/"+d.String(), query)
 	if err != nil {
 		return err
 	}
 	body := l.Body
-	if filter := asked.Get("artifactType"); filter != "" {
+	if filter != "" {
 		if body, err = filterReferrers(body, filter); err != nil {
 			return err
 		}
@@ -65,6 +55,42 @@ func (p *Proxy) referrers(w http.ResponseWriter, r *http.Request, c *call) error
 		kept.Set("artifactType", filter)
 	}
 	return p.list(w, r, c, l, ocispec.MediaTypeImageIndex, body, kept)
+}
+
+// What a query for a page may hold, for each one that is another gets a record of its own in the cache.
+const (
+	maxPageQuery = 1024 // bytes, encoded; the tokens of registries for their next page take some hundred
+	maxLast      = 256  // bytes; a tag has up to 128, and what some registries give in its place is longer
+	maxPageSize  = 9    // digits
+)
+
+// pageQuery is what upstream is asked of a request's query: all but ns. Paging is upstream's own, by parameters of its
+// choice, which its links lead to; so they are passed on, as long as they are of a kind that a link might hold.
+func pageQuery(r *http.Request) (url.Values, error) {
+	invalid := func(format string, args ...any) (url.Values, error) {
+		return nil, &apiError{status: http.StatusBadRequest, code: codeUnsupported, message: fmt.Sprintf(format, args...)}
+	}
+	query := r.URL.Query()
+	query.Del("ns")
+	for _, name := range []string{"n", "last"} {
+		if query.Get(name) == "" {
+			query.Del(name)
+		}
+	}
+	for _, n := range query["n"] {
+		if _, ok := parsePosition(n); !ok || len(n) > maxPageSize {
+			return invalid("n=%.20q is no number of tags", n)
+		}
+	}
+	for _, last := range query["last"] {
+		if len(last) > maxLast || !utf8.ValidString(last) || strings.ContainsFunc(last, func(c rune) bool { return !unicode.IsPrint(c) }) {
+			return invalid("last=%.150q is nothing that a page could end with", last)
+		}
+	}
+	if len(query.Encode()) > maxPageQuery {
+		return invalid("the query is longer than %d bytes", maxPageQuery)
+	}
+	return query, nil
 }
 
 // list answers with a listing. The link to its next page leads back here, to the same path, with kept beside upstream's
@@ -99,7 +125,10 @@ func nextPage(link string) (url.Values, bool) {
 	if err != nil || u.RawQuery == "" {
 		return nil, false
 	}
-	query := u.Query()
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, false // with a part left out, it could lead to the first page again
+	}
 	query.Del("ns")
 	return query, true
 }

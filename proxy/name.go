@@ -82,7 +82,8 @@ func parseDigest(s string) (digest.Digest, error) {
 	return d, nil
 }
 
-// parseReference takes a tag or a digest.
+// parseReference takes a tag or a digest. By a name that can be neither, no manifest can be had: it is unknown, which is
+// what clients, and the conformance suite, expect of a name that they made up.
 func parseReference(s string) (cache.Reference, error) {
 	if validTag(s) {
 		return cache.Reference{Tag: s}, nil
@@ -93,6 +94,6 @@ func parseReference(s string) (cache.Reference, error) {
 			return cache.Reference{Digest: d}, err
 		}
 	}
-	return cache.Reference{}, &apiError{status: 400, code: codeManifestInvalid,
-		message: fmt.Sprintf("%.100q is no tag: up to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'", s)}
+	return cache.Reference{}, &apiError{status: 404, code: codeManifestUnknown,
+		message: fmt.Sprintf("there is no manifest %.100q, which is no tag: up to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'", s)}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -20,6 +21,7 @@ type call struct {
 	verdict    cache.Verdict
 	hasVerdict bool
 	err        error
+	broken     bool // the handler panicked
 
 	start     time.Time
 	status    int
@@ -36,11 +38,36 @@ func callOf(r *http.Request) *call { return r.Context().Value(callKey{}).(*call)
 func (p *Proxy) observe(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	c := &call{start: time.Now(), target: target{kind: kindOther}}
 	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+	w = c.watch(w)
 	defer func() { // also when the handler cuts the connection by a panic, which goes on afterwards
+		cause := recover()
+		if cause != nil && cause != http.ErrAbortHandler {
+			cause = p.panicked(w, r, c, cause)
+		}
 		p.metrics.answered(c)
 		p.access(r, c)
+		if cause != nil {
+			panic(cause)
+		}
 	}()
-	next.ServeHTTP(c.watch(w), r)
+	next.ServeHTTP(w, r)
+}
+
+// panicked tells of a fault of ours: the operator with the stack, the client by a 500. If the client has a part of another
+// answer already, all that is left is to cut it off, by the panic that is returned for that.
+func (p *Proxy) panicked(w http.ResponseWriter, r *http.Request, c *call, cause any) (next any) {
+	p.log.Error("panic serving a request", zap.Any("panic", cause), zap.String("method", clip(r.Method)),
+		zap.String("path", clip(r.URL.Path)), zap.Stack("stack"))
+	c.broken, c.err = true, fmt.Errorf("panic: %v", cause)
+	if c.status != 0 {
+		return http.ErrAbortHandler
+	}
+	h := w.Header()
+	clear(h) // it spoke of another answer
+	h.Set("Connection", "close")
+	h.Set("Cache-Status", c.errorStatus(c.err))
+	(&apiError{status: http.StatusInternalServerError, code: codeUnknown, message: "the mirror has failed; its log says how"}).write(w)
+	return nil
 }
 
 // watch takes down what is written. It keeps the writer's other abilities, above all io.ReaderFrom, by which a file goes to
@@ -84,6 +111,8 @@ func (c *call) watch(w http.ResponseWriter) http.ResponseWriter {
 // outcome is the verdict as the log and the metrics name it.
 func (c *call) outcome() string {
 	switch {
+	case c.broken:
+		return outcomeFailed
 	case c.hasVerdict:
 		return c.verdict.Outcome.String()
 	case c.status >= 500:
@@ -96,10 +125,16 @@ func (c *call) outcome() string {
 
 // What happens to requests that the cache has no verdict on.
 const (
-	outcomeFailed  = "failed"  // answered with 5xx
+	outcomeFailed  = "failed"  // answered with 5xx, or not to the end because of a fault of ours
 	outcomeRefused = "refused" // answered with 4xx
 	outcomeLocal   = "local"   // answered by the mirror itself
 )
+
+// maxLogged is how much of what a client chose freely gets into its line of the log: longer than any digest, and as long
+// as a name may be. A header may have 64 KiB.
+const maxLogged = 256
+
+func clip(s string) string { return s[:min(len(s), maxLogged)] }
 
 // access writes the one line that a request gets in the log. The query is left out: it may hold what is nobody's business.
 func (p *Proxy) access(r *http.Request, c *call) {
@@ -112,15 +147,15 @@ func (p *Proxy) access(r *http.Request, c *call) {
 		return
 	}
 	fields := []zap.Field{
-		zap.String("method", r.Method), zap.String("kind", string(c.target.kind)),
+		zap.String("method", clip(r.Method)), zap.String("kind", string(c.target.kind)),
 		zap.String("registry", c.target.repo.Registry), zap.String("repository", c.target.repo.Name),
-		zap.String("reference", c.target.reference),
+		zap.String("reference", clip(c.target.reference)),
 		zap.Int("status", c.status), zap.String("verdict", c.outcome()),
 		zap.Int64("bytes", c.written), zap.Duration("duration", time.Since(c.start)),
-		zap.String("client", r.RemoteAddr), zap.String("user_agent", r.UserAgent()),
+		zap.String("client", r.RemoteAddr), zap.String("user_agent", clip(r.UserAgent())),
 	}
 	if c.target.kind == kindOther {
-		fields = append(fields, zap.String("path", r.URL.Path))
+		fields = append(fields, zap.String("path", clip(r.URL.Path)))
 	}
 	if c.verdict.Cause != nil {
 		fields = append(fields, zap.NamedError("stale_because", c.verdict.Cause))

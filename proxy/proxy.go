@@ -7,8 +7,10 @@
 package proxy
 
 import (
+	"fmt"
 	"net/http"
-	"strings"
+	"net/url"
+	"time"
 
 	"github.com/gorilla/mux"
 	"go.uber.org/zap"
@@ -64,28 +66,55 @@ type handler func(w http.ResponseWriter, r *http.Request, c *call) error
 func (p *Proxy) handle(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c := callOf(r)
-		err := error(nil)
-		if r.Method == http.MethodGet || r.Method == http.MethodHead {
-			err = h(w, r, c)
-		} else {
-			w.Header().Set("Allow", "GET, HEAD")
-			err = &apiError{status: http.StatusMethodNotAllowed, code: codeUnsupported,
-				message: "this is a pull-through mirror, which nothing can be pushed to or deleted from: use the registry itself"}
+		if r.ContentLength != 0 {
+			dismissBody(w)
 		}
+		err := allowed(w, r)
 		if err == nil {
-			return
+			err = h(w, r, c)
 		}
-		e := asAPIError(err, c.target.kind)
-		c.err = err
-		w.Header().Set("Cache-Status", errorStatus(e, c.asked))
-		e.write(w)
+		if err != nil {
+			c.err = err
+			w.Header().Set("Cache-Status", c.errorStatus(err))
+			asAPIError(err, c.target.kind).write(w)
+		}
 	}
+}
+
+// bodyPatience is how long a client may go on sending a body that nobody reads. Less than the whole may cost it the answer:
+// a connection that is closed on what was not read is reset.
+const bodyPatience = 5 * time.Second
+
+// dismissBody keeps a body that was announced, and may never come, from holding up the answer and the connection: net/http
+// reads it before it answers, unless the connection closes afterwards, and before it closes, without a limit of time.
+func dismissBody(w http.ResponseWriter) {
+	w.Header().Set("Connection", "close")
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyPatience)) // a writer that can't has no connection
+}
+
+// allowed returns the error to answer with what no endpoint takes: other methods, and queries that can't be read. Half a
+// query that is understood could mean another registry than the whole.
+func allowed(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return &apiError{status: http.StatusMethodNotAllowed, code: codeUnsupported,
+			message: "this is a pull-through mirror, which nothing can be pushed to or deleted from: use the registry itself"}
+	}
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return &apiError{status: http.StatusBadRequest, code: codeUnsupported, message: fmt.Sprintf("the query can't be read: %.100s", err)}
+	}
+	return nil
 }
 
 // ping is the API's version check. It is answered at once, whatever upstream does: podman takes anything but 200 and 401
 // for "no registry here".
-func (p *Proxy) ping(w http.ResponseWriter, _ *http.Request, c *call) error {
+func (p *Proxy) ping(w http.ResponseWriter, r *http.Request, c *call) error {
 	c.target.kind = kindPing
+	if prefix := mux.Vars(r)["registry"]; prefix != "" {
+		if _, ok := p.routes.known(prefix); !ok {
+			return p.routes.unknown(prefix)
+		}
+	}
 	h := w.Header()
 	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	h.Set("Content-Type", "application/json")
@@ -99,7 +128,8 @@ func (p *Proxy) ping(w http.ResponseWriter, _ *http.Request, c *call) error {
 // pull answers what is below /v2/ of a registry.
 func (p *Proxy) pull(w http.ResponseWriter, r *http.Request, c *call) error {
 	vars := mux.Vars(r)
-	if strings.Contains(vars["rest"], "/blobs/uploads") {
+	if isUpload(vars["rest"]) {
+		w.Header()["Allow"] = []string{""} // RFC 9110, 10.2.1: no method at all
 		return &apiError{status: http.StatusMethodNotAllowed, code: codeUnsupported, message: "this is a pull-through mirror: there are no uploads here"}
 	}
 	t, err := p.routes.parse(r, vars["registry"], vars["rest"])

@@ -3,6 +3,7 @@ package proxy
 import (
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -104,13 +105,43 @@ func partOf(r *http.Request) cache.Part {
 	case !ok:
 		return cache.Whole
 	case ranges[0].suffix > 0:
-		return cache.Part{From: -ranges[0].suffix, To: math.MaxInt64}
+		return cache.Part{From: -ranges[0].suffix, To: math.MaxInt64, Ranged: true}
 	case ranges[0].suffix == 0:
 		return cache.Part{}
 	case ranges[0].last == math.MaxInt64:
-		return cache.Part{From: ranges[0].first, To: math.MaxInt64}
+		return cache.Part{From: ranges[0].first, To: math.MaxInt64, Ranged: true}
 	}
-	return cache.Part{From: ranges[0].first, To: ranges[0].last + 1}
+	return cache.Part{From: ranges[0].first, To: ranges[0].last + 1, Ranged: true}
+}
+
+// normalizeConditions rewrites a request's If-Match and If-None-Match to what http.ServeContent answers in the order of RFC
+// 9110, 13.2.2, where a range comes last, or drops them. The error is a 412.
+func normalizeConditions(r *http.Request, etag string) error {
+	h := r.Header
+	if wanted := strings.Join(h.Values("If-Match"), ","); wanted != "" && !listed(wanted, etag) {
+		return &apiError{status: http.StatusPreconditionFailed, code: codeUnsupported,
+			message: "If-Match names none of this content, whose ETag is " + etag}
+	}
+	h.Del("If-Match")
+	if listed(strings.Join(h.Values("If-None-Match"), ","), etag, "W/"+etag) {
+		h.Set("If-None-Match", etag)
+		h.Del("Range")
+	} else {
+		h.Del("If-None-Match")
+	}
+	return nil
+}
+
+// listed reports whether a list of entity tags holds one of etags, or is "*". A comma may stand within a tag too; but not
+// within ours, nor may a quotation mark stand within any.
+func listed(list string, etags ...string) bool {
+	for tag := range strings.SplitSeq(list, ",") {
+		tag = strings.Trim(tag, " \t")
+		if tag == "*" || slices.Contains(etags, tag) {
+			return true
+		}
+	}
+	return false
 }
 
 // normalizeRange rewrites a request's Range header to what http.ServeContent answers rightly (it takes "-0" for a range
@@ -124,7 +155,7 @@ func normalizeRange(r *http.Request, etag string, size int64) error {
 	if cond := r.Header.Get("If-Range"); cond != "" && cond != etag {
 		ok = false // RFC 9110, 13.1.5; a date never matches, for there are none
 	}
-	if !ok || r.Method != http.MethodGet {
+	if !ok || r.Method != http.MethodGet || size == 0 { // of nothing, everybody gets all
 		r.Header.Del("Range")
 		return nil
 	}

@@ -146,6 +146,12 @@ func (t routes) unknown(name string) error {
 		message: fmt.Sprintf("registry %.100q is not mirrored here", name)}
 }
 
+// isUpload reports whether a path below /v2/ is that of uploads, <name>/blobs/uploads/, or of one of them.
+func isUpload(path string) bool {
+	parent := path[:max(0, strings.LastIndexByte(path, '/'))]
+	return strings.HasSuffix(path, "/blobs/uploads") || strings.HasSuffix(parent, "/blobs/uploads")
+}
+
 // splitPath takes <name>/manifests/<reference> and its like apart, from the right: words such as "blobs" may occur in
 // names.
 func splitPath(path string) (name string, k kind, reference string, ok bool) {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -8,17 +9,25 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 // localStatus is the Cache-Status of what the mirror answers by itself.
 const localStatus = `entrepot; detail=local`
 
-// errorStatus is the Cache-Status of an error; asked tells whether the cache was asked.
-func errorStatus(e *apiError, asked bool) string {
-	if !asked {
+// errorStatus is the Cache-Status of an error. fwd-status is what upstream said, and left out when it said nothing (RFC
+// 9211, 2.3): what the client gets instead is in the answer itself.
+func (c *call) errorStatus(err error) string {
+	switch {
+	case c.hasVerdict: // the content was at hand, and the error is about what was asked of it
+		return cacheStatus(c.verdict)
+	case !c.asked:
 		return localStatus
 	}
-	return "entrepot; fwd=miss; fwd-status=" + strconv.Itoa(e.status)
+	if up, ok := errors.AsType[*upstream.Error](err); ok && up.Status != 0 {
+		return "entrepot; fwd=miss; fwd-status=" + strconv.Itoa(up.Status)
+	}
+	return "entrepot; fwd=miss"
 }
 
 // cacheStatus says how an answer came about: RFC 9211. An answer that is stale is a hit of negative ttl.

@@ -38,7 +38,7 @@ var homes = map[string][]string{
 	"github.com/cenkalti/backoff":          {"cache/fill"},
 	"go.uber.org/zap":                      {"cmd/entrepot", "proxy", "cache", "cache/index", "upstream"},
 	"net/http":                             {"cmd/entrepot", "proxy", "cache", "upstream"},
-	"os":                                   {"cmd/entrepot", "config", "proxy", "cache/index", "cache/disk"},
+	"os":                                   {"cmd/entrepot", "config", "proxy", "cache", "cache/index", "cache/disk"},
 	"golang.org/x/sync/singleflight":       {"cache", "upstream"},
 	"github.com/opencontainers/image-spec": {"proxy", "cache", "cache/index", "upstream"},
 }

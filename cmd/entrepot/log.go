@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"io"
 	stdlog "log"
 	"os"
@@ -39,11 +40,18 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// errorLog is where net/http tells of clients that speak no HTTP: nothing an operator can mend.
-func errorLog(log *zap.Logger) *stdlog.Logger {
-	l, err := zap.NewStdLogAt(log, zapcore.DebugLevel)
-	if err != nil {
-		panic(err) // the level is one that exists
+// errorLog is where net/http writes. It tells of clients that speak no HTTP, which is nothing an operator can mend, and
+// now and then of a fault of ours or of the machine's.
+func errorLog(log *zap.Logger) *stdlog.Logger { return stdlog.New(httpLines{log}, "", 0) }
+
+// httpLines gives net/http's lines the level that they lack.
+type httpLines struct{ log *zap.Logger }
+
+func (l httpLines) Write(line []byte) (int, error) {
+	level := zapcore.DebugLevel
+	if bytes.Contains(line, []byte("panic serving")) || bytes.Contains(line, []byte("Accept error")) {
+		level = zapcore.ErrorLevel
 	}
-	return l
+	l.log.Log(level, string(bytes.TrimSpace(line)))
+	return len(line), nil
 }

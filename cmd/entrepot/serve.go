@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -163,7 +164,27 @@ type server struct {
 	endpoint
 	http     *http.Server
 	listener net.Listener
+	gate     *gate
+	cut      context.CancelFunc // ends the context of every request
 }
+
+// gate lets requests through until it is closed. http.Server.Close returns while handlers still run, and what they use is
+// closed next; so who closes the gate waits for those within. A request that comes later, on a connection that was
+// accepted just before, does not get in: TryRLock fails as soon as close waits.
+type gate struct {
+	http.Handler
+	mu sync.RWMutex // held for reading by each request, and from close on for ever
+}
+
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !g.mu.TryRLock() {
+		panic(http.ErrAbortHandler)
+	}
+	defer g.mu.RUnlock()
+	g.Handler.ServeHTTP(w, r)
+}
+
+func (g *gate) close() { g.mu.Lock() }
 
 // listen opens all addresses, or none. An empty address is left out.
 func listen(log *zap.Logger, endpoints []endpoint) (servers []server, err error) {
@@ -175,12 +196,16 @@ func listen(log *zap.Logger, endpoints []endpoint) (servers []server, err error)
 		if err != nil {
 			for _, s := range servers {
 				s.listener.Close()
+				s.cut()
 			}
 			return nil, fmt.Errorf("%s: %w", e.name, err)
 		}
 		e.address = l.Addr().String()
-		servers = append(servers, server{endpoint: e, listener: l, http: &http.Server{
-			Handler: e.handler,
+		g := &gate{Handler: e.handler}
+		ctx, cut := context.WithCancel(context.Background())
+		servers = append(servers, server{endpoint: e, listener: l, gate: g, cut: cut, http: &http.Server{
+			Handler:     g,
+			BaseContext: func(net.Listener) context.Context { return ctx },
 			// No time-outs over whole bodies: a podman that unpacks while it downloads reads for as long as that takes.
 			ReadHeaderTimeout: 10 * time.Second,
 			IdleTimeout:       2 * time.Minute,
@@ -201,7 +226,9 @@ func addressOf(servers []server, name string) string {
 	return "off"
 }
 
-// run serves until ctx ends or a server fails; then bodies in flight may finish within grace.
+// run serves until ctx ends or a server fails; then bodies in flight may finish within grace. The servers stop one after
+// the other, in their order: while the first, the mirror, sends its last bodies, the admin listener still tells of it. No
+// handler runs any more when run returns.
 func run(ctx context.Context, servers []server, grace time.Duration, stopping func(), log *zap.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range servers {
@@ -211,18 +238,30 @@ func run(ctx context.Context, servers []server, grace time.Duration, stopping fu
 			}
 			return nil
 		})
-		group.Go(func() error {
-			<-ctx.Done()
-			stopping()
-			limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-			defer cancel()
-			log.Info("stopping", zap.String("listener", s.name), zap.Duration("grace", grace))
-			if err := s.http.Shutdown(limited); err != nil {
-				log.Warn("bodies in flight were cut off: shutdown_grace is over", zap.String("listener", s.name))
-				return s.http.Close()
-			}
-			return nil
-		})
 	}
+	group.Go(func() error {
+		<-ctx.Done()
+		stopping()
+		log.Info("stopping", zap.Duration("grace", grace))
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+		defer cancel()
+		var errs []error
+		for _, s := range servers {
+			errs = append(errs, s.stop(limited, log))
+		}
+		return errors.Join(errs...)
+	})
 	return group.Wait()
+}
+
+// stop lets requests finish until grace ends, cuts off those that have not, and waits until their handlers have noticed.
+func (s server) stop(grace context.Context, log *zap.Logger) error {
+	err := s.http.Shutdown(grace)
+	if err != nil {
+		log.Warn("bodies in flight were cut off: shutdown_grace is over", zap.String("listener", s.name))
+		err = s.http.Close()
+	}
+	s.cut()
+	s.gate.close()
+	return err
 }

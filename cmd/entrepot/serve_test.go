@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/entrepot/entrepot/config"
 )
@@ -259,5 +260,103 @@ func TestLogFormats(t *testing.T) {
 	newLogger(config.Log{Level: "debug", Format: "console"}, &b).Debug("hello")
 	if got := b.String(); strings.HasPrefix(got, "{") || !strings.Contains(got, "hello") {
 		t.Error(got)
+	}
+}
+
+func TestAdminListenerStaysUntilTheMirrorIsDown(t *testing.T) {
+	content := bytes.Repeat([]byte("0123456789"), 10_000)
+	upstream, d, release := gated(t, content)
+	r := start(t, upstream, nil)
+	res, err := http.Get(r.mirror + "/v2/library/a/blobs/" + d.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	r.stop()
+	for { // until it takes no more connections
+		if _, err := http.Get(r.mirror + "/v2/"); err != nil {
+			break
+		}
+	}
+	if status, body := get(t, r.admin+"/readyz"); status != http.StatusServiceUnavailable {
+		t.Errorf("ready while it stops: %d %s", status, body)
+	}
+	if status, body := get(t, r.admin+"/metrics"); status != 200 || !strings.Contains(body, "entrepot_fills_in_flight 1") {
+		t.Errorf("metrics while it stops: %d %.200s", status, body)
+	}
+	release()
+	if body, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(body, content) {
+		t.Errorf("%d bytes, %v", len(body), err)
+	}
+	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+	if _, err := http.Get(r.admin + "/readyz"); err == nil {
+		t.Error("the admin listener outlives the program's work")
+	}
+}
+
+func TestHandlersEndBeforeServingDoes(t *testing.T) {
+	entered, cut, finish := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	finished := false // without a lock, for the race detector to see
+	servers, err := listen(zap.NewNop(), []endpoint{{"mirror", "127.0.0.1:0", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+		close(cut)
+		<-finish
+		finished = true
+	})}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- run(ctx, servers, time.Millisecond, func() {}, zap.NewNop()) }()
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		if res, err := http.Get("http://" + servers[0].address); err == nil {
+			res.Body.Close()
+			t.Error("a handler that was cut off has answered")
+		}
+	}()
+	<-entered
+	stop()
+	<-cut
+	<-left // the connection is closed, and the handler still runs
+	select {
+	case <-done:
+		t.Error("run has returned before its handler")
+		close(finish)
+		return
+	case <-time.After(10 * time.Millisecond):
+	}
+	close(finish)
+	if err := <-done; err != nil || !finished {
+		t.Errorf("%v, finished: %v", err, finished)
+	}
+	w := httptest.NewRecorder()
+	defer func() {
+		if got := recover(); got != http.ErrAbortHandler {
+			t.Errorf("a request after the end: %v", got)
+		}
+	}()
+	servers[0].gate.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+}
+
+func TestFaultsThatNetHTTPTellsOfAreErrors(t *testing.T) {
+	core, logs := observer.New(zapcore.DebugLevel)
+	l := errorLog(zap.New(core))
+	for line, level := range map[string]zapcore.Level{
+		"http: panic serving 192.0.2.1:1: boom\ngoroutine 1 [running]:":        zapcore.ErrorLevel,
+		"http: Accept error: too many open files; retrying in 5ms":             zapcore.ErrorLevel,
+		"http: TLS handshake error from 192.0.2.1:1: EOF":                      zapcore.DebugLevel,
+		"http: URL query contains semicolon, which is no longer a separator\n": zapcore.DebugLevel,
+	} {
+		l.Print(line)
+		got := logs.TakeAll()
+		if len(got) != 1 || got[0].Level != level || got[0].Message != strings.TrimSpace(line) {
+			t.Errorf("%q became %+v", line, got)
+		}
 	}
 }
