@@ -1,0 +1,152 @@
+package fill
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"testing"
+	"testing/synctest"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func TestPartCostsWhatItAsksFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(16 << 20)
+		w := newWorld(t)
+		src := &source{content: content}
+		w.part(t, d, src, content, 8<<20, 8<<20+1<<16)
+		w.idle()
+		w.part(t, d, src, content, 8<<20+100, 8<<20+200) // is here
+		w.idle()
+		w.part(t, d, src, content, -1000, 1<<40)
+		w.idle()
+		if src.sent != 1<<16+1000 {
+			t.Errorf("%d bytes were fetched", src.sent)
+		}
+		if got := fmt.Sprint(src.asked()); got != fmt.Sprint([]int64{8 << 20, 16<<20 - 1000}) {
+			t.Errorf("opened at %s", got)
+		}
+	})
+}
+
+func TestPartsAddUpToTheWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(16<<20 + 123)
+		w := newWorld(t)
+		src := &source{content: content}
+		for from := int64(0); from < 9<<20; from += 1 << 20 {
+			w.part(t, d, src, content, from+3<<20, from+4<<20)
+		}
+		w.idle()
+		if !bytes.Equal(w.content(d), content) {
+			t.Fatal("the content is not kept")
+		}
+		if src.sent != int64(len(content)) {
+			t.Errorf("%d bytes were fetched of %d", src.sent, len(content))
+		}
+	})
+}
+
+func TestWholeTakesUpPartsThatAreThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(16 << 20)
+		w := newWorld(t)
+		src := &source{content: content}
+		w.part(t, d, src, content, 5<<20, 6<<20)
+		w.part(t, d, src, content, -1<<20, 1<<40)
+		w.Close() // and a restart in between
+		w.open()
+		w.part(t, d, src, content, 0, 1<<40)
+		w.idle()
+		if !bytes.Equal(w.content(d), content) || src.sent != int64(len(content)) {
+			t.Errorf("kept %d bytes, fetched %d of %d, at %v", len(w.content(d)), src.sent, len(content), src.asked())
+		}
+	})
+}
+
+func TestReaderFarAheadGetsTransferOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(32 << 20)
+		w := newWorld(t)
+		src := &source{content: content, gate: 1 << 20, open: make(chan struct{})}
+		first := join(t, w, d, src)
+		defer first.Close()
+		expectRead(t, first, content[:1<<20])
+		src.release(1) // the first stream stays held back
+		w.part(t, d, src, content, 20<<20, 21<<20)
+		close(src.open)
+		expectRead(t, first, content[1<<20:])
+		w.idle()
+		if src.sent != int64(len(content)) {
+			t.Errorf("%d bytes were fetched of %d, at %v", src.sent, len(content), src.asked())
+		}
+	})
+}
+
+func TestEndOfContentIsHadWhileTheWholeIsOnItsWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(32 << 20)
+		w := newWorld(t)
+		src := &source{content: content, gate: 1 << 20, open: make(chan struct{})}
+		first := join(t, w, d, src)
+		defer first.Close()
+		src.release(1)
+		w.part(t, d, src, content, -1000, math.MaxInt64)
+		close(src.open)
+		expectRead(t, first, content)
+	})
+}
+
+func TestParkedContentThatLiesIsFetchedWholeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(8 << 20)
+		for name, spoil := range map[string]func(*parked){
+			"torn bytes":      func(p *parked) { p.b[3<<20+5] ^= 1 },
+			"noise for state": func(p *parked) { p.state = []byte("noise") },
+			"no state":        func(p *parked) { p.state = nil },
+			"other size":      func(p *parked) { p.b, p.state = p.b[:5], []byte(`{"size":5,"spans":[[0,5]]}`) },
+		} {
+			w := newWorld(t)
+			src := &source{content: content}
+			w.part(t, d, src, content, 3<<20, 4<<20)
+			w.idle()
+			p := w.parked[d]
+			spoil(&p)
+			w.parked[d] = p
+			for range 2 {
+				r, _, err := w.Join(t.Context(), d, -1, src, Whole)
+				if errors.Is(err, ErrKept) {
+					continue
+				}
+				if err != nil {
+					t.Fatal(name, err)
+				}
+				if got, err := io.ReadAll(r); err == nil && !bytes.Equal(got, content) {
+					t.Errorf("%s: wrong bytes", name)
+				}
+				r.Close()
+				w.idle()
+			}
+			if !bytes.Equal(w.content(d), content) || src.sent > 2*int64(len(content))+1<<20 {
+				t.Errorf("%s: kept %d bytes, fetched %d", name, len(w.content(d)), src.sent)
+			}
+		}
+	})
+}
+
+func FuzzState(f *testing.F) {
+	f.Add([]byte(`{"size":10,"spans":[[0,5],[7,9]],"hashed":5,"hash":"AA=="}`), int64(3))
+	f.Add([]byte(`{"size":-1,"spans":[[5,0]]}`), int64(0))
+	f.Fuzz(func(t *testing.T, b []byte, off int64) {
+		s, have, hasher, err := parseState(b, digest.SHA256)
+		if err != nil {
+			return
+		}
+		if hasher == nil || have.total() > s.Size || s.Hashed > have.end(0) {
+			t.Errorf("%s became %+v %v", b, s, have)
+		}
+	})
+}
