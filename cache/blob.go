@@ -51,12 +51,8 @@ func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest, part
 		}
 		reader, joined, err := c.fills.Join(ctx, d, t.Size, src, part)
 		switch {
-		case err == nil && joined && reader.Verified():
-			return c.grant(ctx, t, newBody(ctx, reader, src, Hit)) // all here: only its name is not there yet
-		case err == nil && joined:
-			return c.grant(ctx, t, newBody(ctx, reader, src, Collapsed))
 		case err == nil:
-			return newBody(ctx, reader, src, Miss), nil
+			return c.follow(ctx, t, reader, src, joined)
 		case errors.Is(err, fill.ErrKept):
 		case errors.Is(err, fill.ErrStorage):
 			return directBlob(ctx, src, t.Size)
@@ -65,6 +61,19 @@ func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest, part
 		}
 	}
 	return directBlob(ctx, src, t.Size) // it is there, but can't be opened
+}
+
+// follow returns the blob that a fill brings. That this repository's upstream has opened it is proof enough of the title; what
+// somebody else's did, now or before it was parked, is not.
+func (c *Cache) follow(ctx context.Context, t title, reader *fill.Reader, src source, joined bool) (*Blob, error) {
+	asked := reader.Asked()
+	switch {
+	case !joined && asked:
+		return newBody(ctx, reader, src, Miss), nil
+	case reader.Verified(), !asked: // all that is wanted is here
+		return c.grant(ctx, t, newBody(ctx, reader, src, Hit))
+	}
+	return c.grant(ctx, t, newBody(ctx, reader, src, Collapsed))
 }
 
 // grant returns b, which came from elsewhere than through the title's repository, once the title is proven.

@@ -136,3 +136,21 @@ func TestWholeTakesUpWhatRangesBrought(t *testing.T) {
 		t.Errorf("upstream sent %d bytes of %d", sent.Load(), len(content))
 	}
 }
+
+// A client that resumes what it has all of asks for what is beyond the end.
+func TestRangeBeyondTheEndOfColdBlob(t *testing.T) {
+	content := random(4 << 20)
+	d := digest.FromBytes(content)
+	u := newRegistry(t)
+	u.image("library/a", "1", content)
+	m := newMirror(t, u, nil)
+	m.get(manifestPath("a", "1"), acceptAll())
+	for range 2 {
+		a := m.get(blobPath("a", d), fmt.Sprintf("Range: bytes=%d-", len(content)))
+		a.expectError(t, 416, "SIZE_INVALID")
+		if got := a.header.Get("Content-Range"); got != fmt.Sprintf("bytes */%d", len(content)) {
+			t.Errorf("Content-Range %q", got)
+		}
+		m.settled()
+	}
+}

@@ -71,6 +71,23 @@ func TestPromisePrivateStaysPrivate(t *testing.T) {
 	m.get(blobPath("corp/secret", d)).expect(t, 200, secret)
 }
 
+func TestParkedDigestOpensNoDoor(t *testing.T) {
+	hub, evil := newRegistry(t), newRegistry(t)
+	secret := random(8 << 20)
+	d := hub.blob(secret, "corp/secret")
+	evil.manifest("me/mine", "1", ocispec.MediaTypeImageManifest, `{"layers":[`+descriptor("x/y", d, len(secret))+`]}`)
+	m := newMirror(t, hub, map[string]*registry{"evil.example": evil})
+	m.get(blobPath("corp/secret", d), "Range: bytes=1000000-1999999").expect(t, 206, secret[1000000:2000000])
+	m.settled()
+	m.get("/v2/me/mine/manifests/1?ns=evil.example", acceptAll())
+	if a := m.get(blobPath("me/mine", d)+"?ns=evil.example", "Range: bytes=1000000-1000999"); a.status != 404 {
+		t.Errorf("%d", a.status)
+	}
+	a := m.get(blobPath("corp/secret", d), "Range: bytes=1000000-1000999")
+	a.expect(t, 206, secret[1000000:1001000])
+	a.expectVerdict(t, "hit")
+}
+
 func TestDigestInFlightOpensNoDoor(t *testing.T) {
 	u := newRegistry(t)
 	secret := random(5000)

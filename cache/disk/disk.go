@@ -69,8 +69,8 @@ type Store struct {
 	lock *os.File
 	puts atomic.Uint64 // makes the private names of Put differ
 
-	// naming is held while a name below blobs/ comes or goes, so that the names and what is counted agree. The I/O
-	// under it is one rename or unlink.
+	// naming is held while a name below blobs/, or one of a digest in partial/, comes or goes, so that the names and what is
+	// counted or parked agree. The I/O under it is that of a name.
 	naming sync.Mutex
 
 	mu sync.Mutex

@@ -257,6 +257,12 @@ func TestKilledProcessLeavesWhatItSaved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// What was parked before the machine was started anew may have lost some of its content.
+	otherBoot := digest.FromString("other boot")
+	base := filepath.Join(dir, "partial", "sha256-"+otherBoot.Encoded())
+	if err := errors.Join(os.WriteFile(base, []byte("x"), 0o600), os.WriteFile(base+".state", []byte("other\nstate"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"sha256-junk", "sha256-junk.state", "put-1", saved.Algorithm().String() + "-" + saved.Encoded() + ".draft"} {
 		if err := os.WriteFile(filepath.Join(dir, "partial", name), []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
@@ -270,8 +276,10 @@ func TestKilledProcessLeavesWhatItSaved(t *testing.T) {
 		p.Discard()
 		p.Close()
 	}
-	if _, _, ok := s.Parked(unsaved); ok {
-		t.Error("what had no state is parked")
+	for _, d := range []digest.Digest{unsaved, otherBoot} {
+		if _, _, ok := s.Parked(d); ok {
+			t.Error("what had no state of this boot is parked")
+		}
 	}
 	if left, _ := os.ReadDir(filepath.Join(dir, "partial")); len(left) > 0 || s.Used() != 0 {
 		t.Errorf("leftovers: %v, %d bytes used", left, s.Used())
@@ -351,5 +359,49 @@ func TestUnwritableDirectoryIsAnError(t *testing.T) {
 	if s, err := Open(t.Context(), Options{Dir: filepath.Join(file, "data")}); err == nil {
 		s.Close()
 		t.Error("opened below a file")
+	}
+}
+
+func TestDroppingWhatIsParkedSparesWhatIsMadeAnew(t *testing.T) {
+	s := open(t, Options{})
+	d := digest.FromString("content")
+	for range 500 {
+		p, err := s.Create(d, 7)
+		if err == nil {
+			err = p.Park(nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		var wg sync.WaitGroup
+		wg.Go(func() { s.DropOldestParked() })
+		wg.Go(func() {
+			p, _, ok := s.Parked(d)
+			if !ok {
+				p, err = s.Create(d, 7)
+			}
+			if err == nil {
+				_, err = p.WriteAt([]byte("content"), 0)
+			}
+			if err == nil {
+				err = p.Commit()
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			p.Close()
+		})
+		wg.Wait()
+		if got := read(t, s, d); got != "content" {
+			t.Fatalf("got %q", got)
+		}
+		if err := s.Remove(d, 7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.Used() != 0 || s.unwritten != 0 {
+		t.Errorf("%d bytes used, %d to be written", s.Used(), s.unwritten)
 	}
 }

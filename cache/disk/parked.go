@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -28,21 +30,31 @@ type parked struct {
 	at   time.Time
 }
 
+// boot tells one start of the machine from another, where the system says so. Content that was not synced is what was
+// written as long as the machine runs, whatever becomes of the process; after a power cut, nobody knows. So a state of
+// another boot is not believed.
+var boot = sync.OnceValue(func() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(id))
+})
+
 // Save writes the state beside the content while it goes on landing, for the case that the process ends without Park. A
-// state that was written says nothing that the content does not hold, as far as a process's end goes; a power cut can
-// lose some of the content that it speaks of.
+// state that was written says nothing that the content does not hold.
 func (p *Partial) Save(state []byte) error {
 	draft := p.name + draftSuffix
 	f, err := p.store.root.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(state)
+	_, err = f.Write(append([]byte(boot()+"\n"), state...))
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = p.store.root.Rename(draft, p.name+stateSuffix)
 	}
 	if err != nil {
-		return fmt.Errorf("save the state of %s: %w", p.digest, err)
+		return errors.Join(fmt.Errorf("save the state of %s: %w", p.digest, err), p.store.root.Remove(draft))
 	}
 	return nil
 }
@@ -60,21 +72,47 @@ func (p *Partial) Park(state []byte) error {
 	return nil
 }
 
-// Parked opens what is parked of the digest; ok is false if nothing is, or nothing that can be read.
+// Parked opens what is parked of the digest; ok is false if nothing is, or nothing that can be read, or there is no room for
+// the rest of it.
 func (s *Store) Parked(d digest.Digest) (p *Partial, state []byte, ok bool) {
+	s.naming.Lock()
+	defer s.naming.Unlock()
 	p, ok = s.unpark(d)
 	if !ok {
 		return nil, nil, false
 	}
 	state, err := s.readState(d)
 	if err == nil {
-		p.File, err = s.root.OpenFile(p.name, os.O_RDWR, 0)
+		err = p.reopen()
 	}
 	if err != nil {
 		p.Discard()
 		return nil, nil, false
 	}
 	return p, state, true
+}
+
+// reopen opens the file of parked content, and makes sure that there is room for what it has no blocks for yet.
+func (p *Partial) reopen() error {
+	f, err := p.store.root.OpenFile(p.name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	var st syscall.Stat_t
+	free, err := freeSpace(p.store.opts.Dir)
+	if err = errors.Join(err, syscall.Fstat(int(f.Fd()), &st)); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	p.store.mu.Lock()
+	p.wrote = min(p.size, st.Blocks*512)
+	p.store.unwritten -= p.wrote
+	roomy := free-p.store.unwritten >= p.store.opts.MinFree
+	p.store.mu.Unlock()
+	if !roomy {
+		return errors.Join(ErrFull, f.Close())
+	}
+	p.File = f
+	return nil
 }
 
 // unpark makes parked content one that is landing.
@@ -88,7 +126,7 @@ func (s *Store) unpark(d digest.Digest) (p *Partial, ok bool) {
 	delete(s.parked, d)
 	s.parkedSum -= blocks(is.size)
 	s.landing += blocks(is.size)
-	s.unwritten += is.size // pessimistic: some of it is written
+	s.unwritten += is.size
 	return &Partial{store: s, name: partialPath(d), digest: d, size: is.size}, true
 }
 
@@ -98,7 +136,12 @@ func (s *Store) readState(d digest.Digest) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxState))
+	b, err := io.ReadAll(io.LimitReader(f, maxState))
+	id, state, _ := strings.Cut(string(b), "\n")
+	if err == nil && id != boot() {
+		err = errors.New("the machine was started anew since")
+	}
+	return []byte(state), err
 }
 
 // DropOldestParked gives up the content that was parked first; ok is false if none is parked.
@@ -114,7 +157,11 @@ func (s *Store) DropOldestParked() (ok bool) {
 	return oldest != "" && s.dropParked(oldest)
 }
 
+// dropParked gives up what is parked of the digest. The lock is held until its names are gone: one who finds that it is not
+// parked any more makes files of the same names.
 func (s *Store) dropParked(d digest.Digest) (ok bool) {
+	s.naming.Lock()
+	defer s.naming.Unlock()
 	p, ok := s.unpark(d)
 	if ok {
 		p.Discard()
@@ -133,16 +180,20 @@ func (s *Store) adopt() error {
 	if err != nil {
 		return err
 	}
+	ours := make(map[string]bool)
 	for _, e := range entries {
-		d, is := s.leftover(e)
-		switch {
-		case is.size >= 0:
+		if d, is := s.leftover(e); is.size >= 0 {
 			s.parked[d] = is
 			s.parkedSum += blocks(is.size)
-		case !strings.HasSuffix(e.Name(), stateSuffix) || !s.hasContent(e.Name()):
-			if err := s.root.RemoveAll("partial/" + e.Name()); err != nil {
-				return err
-			}
+			ours[e.Name()], ours[e.Name()+stateSuffix] = true, true
+		}
+	}
+	for _, e := range entries {
+		if ours[e.Name()] {
+			continue
+		}
+		if err := s.root.RemoveAll("partial/" + e.Name()); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -160,14 +211,8 @@ func (s *Store) leftover(e os.DirEntry) (digest.Digest, parked) {
 	if err != nil {
 		return "", none
 	}
-	if _, err := s.root.Lstat(partialPath(d) + stateSuffix); err != nil {
+	if _, err := s.readState(d); err != nil {
 		return "", none
 	}
 	return d, parked{info.Size(), info.ModTime()}
-}
-
-// hasContent reports whether a state's name has content beside it.
-func (s *Store) hasContent(state string) bool {
-	_, err := s.root.Lstat("partial/" + strings.TrimSuffix(state, stateSuffix))
-	return err == nil
 }

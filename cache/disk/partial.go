@@ -50,6 +50,8 @@ func (s *Store) Create(d digest.Digest, size int64) (*Partial, error) {
 		return nil, err
 	}
 	s.dropParked(d)
+	s.naming.Lock()
+	defer s.naming.Unlock()
 	return s.create(partialPath(d), d, size)
 }
 

@@ -59,7 +59,7 @@ type File interface {
 	Commit() error
 	// Discard gives it up.
 	Discard()
-	// Park keeps what has landed for Options.Parked to find, and state with it. After an error it was not parked.
+	// Park keeps what has landed for Options.Parked to find, and state with it. After an error it was discarded.
 	Park(state []byte) error
 	// Save is for the case that there will be no Park: it writes the state while the writing goes on.
 	Save(state []byte) error
@@ -193,9 +193,11 @@ func (s *Fills) attach(d digest.Digest, expect int64, src Source, part Part) (f 
 	if !joined {
 		f = newFlight(s.opts, d, expect, src, part)
 		s.flights[d] = f
+	}
+	f.refer() // before it runs: a flight without readers may end at once
+	if !joined {
 		s.wg.Go(func() { s.run(f) })
 	}
-	f.refer()
 	return f, joined, nil
 }
 

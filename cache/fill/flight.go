@@ -33,6 +33,7 @@ type flight struct {
 	have     spans // what has landed
 	workers  map[*worker]bool
 	running  sync.WaitGroup // of the workers; Add only while not stopping
+	asked    bool           // the source has answered; if not, all that was wanted was parked
 	whole    bool           // all of it is to be fetched
 	stopping bool           // no more workers are started
 	failure  error          // of a worker

@@ -150,3 +150,62 @@ func FuzzState(f *testing.F) {
 		}
 	})
 }
+
+func TestCompleteContentThatWasParkedIsCommitted(t *testing.T) {
+	for _, size := range []int{100, window, window + 1, 3 * window} {
+		synctest.Test(t, func(t *testing.T) {
+			content, d := random(size)
+			w := newWorld(t)
+			// Killed between the last byte and the commit.
+			state := fmt.Sprintf(`{"size":%d,"spans":[[0,%d]]}`, size, size)
+			w.parked[d] = parked{bytes.Clone(content), []byte(state)}
+			src := &source{content: content}
+			r, _, err := w.Join(t.Context(), d, -1, src, Whole)
+			if err == nil {
+				expectRead(t, r, content)
+				r.Close()
+			} else if !errors.Is(err, ErrKept) {
+				t.Fatal(size, err)
+			}
+			w.idle()
+			if !bytes.Equal(w.content(d), content) || src.sent > 0 {
+				t.Errorf("%d: kept %d bytes, fetched %d", size, len(w.content(d)), src.sent)
+			}
+		})
+	}
+}
+
+func TestPartBeyondTheEndStillTellsTheSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(4 << 20)
+		w := newWorld(t)
+		src := &source{content: content}
+		for _, from := range []int64{4 << 20, 5 << 20} {
+			r, _, err := w.Join(t.Context(), d, 4<<20, src, Part{From: from, To: math.MaxInt64, Ranged: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Size() != 4<<20 {
+				t.Errorf("size %d", r.Size())
+			}
+			r.Close()
+			w.idle()
+		}
+		if src.sent > 2 {
+			t.Errorf("%d bytes were fetched", src.sent)
+		}
+	})
+}
+
+func TestWhatCannotBeParkedIsGivenUpOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(8 << 20)
+		w := newWorld(t)
+		w.noPark = true
+		w.part(t, d, &source{content: content}, content, 3<<20, 4<<20) // memFile panics if it is ended twice
+		w.idle()
+		if len(w.parked) > 0 {
+			t.Error("it is parked")
+		}
+	})
+}

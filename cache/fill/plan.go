@@ -11,7 +11,7 @@ const (
 	// they take: who asks for ranges often closes the connection after one chunk. It doubles, up to maxWindow, as they go
 	// on: few requests for who reads on, little fetched in vain for who does not.
 	window    = 1 << 20
-	maxWindow = 32 << 20
+	maxWindow = 16 << 20
 
 	// maxWorkers is how many transfers a blob has at once: as many as the connections that containerd opens for one.
 	maxWorkers = 8
@@ -20,10 +20,14 @@ const (
 // worker is a transfer: it lands the bytes [pos, stop).
 type worker struct {
 	pos, stop int64
+	until     int64 // where the answer that it streams from ends; with pos it is changed by the worker's own goroutine alone
+	window    int64 // how much it asked for last, if it asks for windows
+}
 
-	// The worker's own goroutine alone uses these.
-	until  int64 // where the answer that it streams from ends
-	window int64 // how much it asked for last, if it asks for windows
+// soonAt reports whether the worker is going to land the byte at off before a transfer of its own would: it is near, or
+// it is on its way already and would be fetched twice.
+func (w *worker) soonAt(off int64) bool {
+	return off-w.pos <= reach || off < w.until && w.until-w.pos <= maxWindow
 }
 
 // wantLocked sees to it that somebody fetches the byte at want.from, if nothing is there yet, and goes on towards want.to.
@@ -34,7 +38,7 @@ func (f *flight) wantLocked(want span) {
 	}
 	for w := range f.workers {
 		if w.pos <= want.from && want.from < w.stop {
-			if want.from-w.pos <= reach || len(f.workers) >= maxWorkers {
+			if w.soonAt(want.from) || len(f.workers) >= maxWorkers {
 				return
 			}
 			stop := w.stop

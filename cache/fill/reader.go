@@ -30,6 +30,14 @@ func (r *Reader) Verified() bool {
 	return r.f.verified
 }
 
+// Asked reports whether the fill's source has answered. If not, all that the first reader wants was parked by an earlier
+// fill, whose source may have been another.
+func (r *Reader) Asked() bool {
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	return r.f.asked
+}
+
 // Read reads what has landed at the reader's position, waiting for at least one byte. It fails with the error that ended
 // the fill once all that landed there has been read, and with the context's.
 func (r *Reader) Read(p []byte) (int, error) {

@@ -64,9 +64,7 @@ func (f *flight) park(cause error) {
 		f.file.Discard()
 		return
 	}
-	if err := f.file.Park(b); err != nil {
-		f.file.Discard()
-	}
+	_ = f.file.Park(b) // if that fails it is discarded, and fetched again
 }
 
 // takeUp opens what was parked of the content; file is nil and size -1 if there is nothing, or nothing of use.

@@ -45,11 +45,9 @@ func (f *flight) transfer(ctx context.Context) error {
 // opens the file.
 func (f *flight) begin() error {
 	file, parked, have, size := f.takeUp()
-	want := span{0, math.MaxInt64}
-	if known := max(size, f.expect); known > window {
-		want = f.first.of(known)
-	}
-	at := have.gap(want.from, max(size, want.to)).from
+	known := max(size, f.expect)
+	want := f.wantFirst(known)
+	at := have.gap(want.from, max(known, want.to)).from
 	if size >= 0 && at >= want.to { // nothing of that is missing
 		f.update(func() {
 			f.open(file, size, have)
@@ -60,7 +58,7 @@ func (f *flight) begin() error {
 		return nil
 	}
 	length := int64(-1)
-	if known := max(size, f.expect); known > window {
+	if known > window {
 		if to := min(want.to, have.gap(at, known).to); to < known {
 			length = to - at
 		}
@@ -73,7 +71,7 @@ func (f *flight) begin() error {
 		if file != nil { // it stays for who comes next
 			err = errors.Join(err, file.Park(parked), file.Close())
 		}
-		return err
+		return f.cause(err)
 	}
 	if stated < 0 {
 		stated = max(size, f.expect)
@@ -86,9 +84,14 @@ func (f *flight) begin() error {
 		have = nil
 	}
 	f.update(func() {
+		f.asked = true
 		f.open(file, stated, have)
 		w := newWorker(have.gap(at, stated))
-		if to := f.first.of(stated).to; !f.whole && to > at {
+		to := want.to
+		if known < 0 {
+			to = f.first.of(stated).to
+		}
+		if !f.whole && to > at {
 			w.stop = min(w.stop, to)
 		}
 		w.until = stated
@@ -100,13 +103,28 @@ func (f *flight) begin() error {
 	return nil
 }
 
+// wantFirst is what the first reader wants of content of a size that is known, or -1. What is small is wanted whole.
+func (f *flight) wantFirst(known int64) span {
+	if known < 0 {
+		return span{0, math.MaxInt64}
+	}
+	if known <= window {
+		return span{0, known}
+	}
+	want := f.first.of(known)
+	if want.from == want.to { // beyond the end, for all that is known: a byte tells what the size really is
+		return span{0, 1}
+	}
+	return want
+}
+
 // create makes a new file for content of that size, instead of a parked one that is of another size: it lies, or the
 // source does.
 func (f *flight) create(parked File, at, size int64) (File, error) {
 	if parked != nil {
 		parked.Discard()
 		parked.Close()
-		f.hasher, f.hashed = f.digest.Algorithm().Hash(), 0
+		f.hasher, f.hashed, f.saved = f.digest.Algorithm().Hash(), 0, 0
 	}
 	if size < at {
 		return nil, fmt.Errorf("fill: %s: the source states no size, or one that ends before byte %d", f.digest, at)

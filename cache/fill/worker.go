@@ -149,6 +149,8 @@ func (f *flight) resume(w *worker) (body io.ReadCloser, err error) {
 
 // lengthOf is how much to ask the source for when w has so much left to land, and takes it down in w; -1 is all there is.
 func (f *flight) lengthOf(w *worker, left int64) (length int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.first.Ranged {
 		w.window = max(window, min(2*w.window, maxWindow))
 		left = min(left, w.window)

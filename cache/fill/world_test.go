@@ -24,6 +24,7 @@ type world struct {
 	files   map[*memFile]bool // open
 	reports []Report
 	parked  map[digest.Digest]parked
+	noPark  bool  // nothing can be parked
 	full    int64 // how many bytes storage takes before it fails; 0: all
 }
 
@@ -131,6 +132,9 @@ func (f *memFile) Discard() { f.end() }
 
 func (f *memFile) Park(state []byte) error {
 	f.end()
+	if f.w.noPark {
+		return errors.New("no space left on device")
+	}
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	f.w.parked[f.d] = parked{f.b, state}
