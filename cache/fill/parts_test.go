@@ -209,3 +209,16 @@ func TestWhatCannotBeParkedIsGivenUpOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestSourceThatGivesMoreIsNotAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(40 << 20)
+		w := newWorld(t)
+		src := &source{content: content, whole: true}
+		w.part(t, d, src, content, 0, math.MaxInt64)
+		w.idle()
+		if got := src.asked(); len(got) != 1 || src.sent != int64(len(content)) || !bytes.Equal(w.content(d), content) {
+			t.Errorf("opened at %v, fetched %d of %d", got, src.sent, len(content))
+		}
+	})
+}

@@ -99,8 +99,8 @@ func (f *flight) stream(w *worker, body io.ReadCloser, buf []byte) (err error) {
 	}
 	defer body.Close()
 	for {
-		left := min(f.left(w), w.until-w.pos)
-		if left <= 0 {
+		left := f.left(w)
+		if left == 0 {
 			return nil
 		}
 		n, err := body.Read(buf[:min(int64(len(buf)), left)])
@@ -113,10 +113,12 @@ func (f *flight) stream(w *worker, body io.ReadCloser, buf []byte) (err error) {
 			f.hash(buf[:n], from)
 			f.save()
 		}
-		if err == io.EOF && w.pos < w.until && f.left(w) > 0 {
-			err = io.ErrUnexpectedEOF
-		}
-		if err != nil && err != io.EOF {
+		switch {
+		case err == io.EOF && w.pos < w.until && f.left(w) > 0:
+			return io.ErrUnexpectedEOF
+		case err == io.EOF: // A source that gives more than it was asked for has none: what it gives is not asked for again.
+			return nil
+		case err != nil:
 			return err
 		}
 	}

@@ -167,6 +167,7 @@ type source struct {
 	cuts   []int64         // where the streams break off, one after the other
 	fails  map[int64]error // by how many-th Open
 	silent bool            // states no size
+	whole  bool            // streams to the end, whatever length is asked for
 	held   int             // how many streams the gate holds; 0: all
 }
 
@@ -186,7 +187,7 @@ func (s *source) Open(ctx context.Context, offset, length int64) (io.ReadCloser,
 	}
 	st := &stream{s: s, ctx: ctx, pos: offset, end: int64(len(s.content))}
 	st.gated = s.open != nil && (s.held == 0 || len(s.opened) <= s.held)
-	if length >= 0 {
+	if length >= 0 && !s.whole {
 		st.end = offset + length
 		st.closed = true
 	}
