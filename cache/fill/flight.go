@@ -35,6 +35,7 @@ type flight struct {
 	running  sync.WaitGroup // of the workers; Add only while not stopping
 	asked    bool           // the source has answered; if not, all that was wanted was parked
 	whole    bool           // all of it is to be fetched
+	windowed bool           // nobody reads on to the end for sure: it is asked for in windows
 	stopping bool           // no more workers are started
 	failure  error          // of a worker
 	verified bool           // all has landed and the digest matched
@@ -51,7 +52,7 @@ type flight struct {
 
 func newFlight(opts Options, d digest.Digest, expect int64, src Source, first Part) *flight {
 	return &flight{opts: opts, digest: d, expect: expect, src: src, first: first, hasher: d.Algorithm().Hash(),
-		size: -1, workers: make(map[*worker]bool), refs: 1, changed: make(chan struct{})}
+		size: -1, windowed: first.Ranged, workers: make(map[*worker]bool), refs: 1, changed: make(chan struct{})}
 }
 
 // refer counts a reader that is going to be made by reader. It is called under the lock of the flights, so that a flight
@@ -79,6 +80,7 @@ func (f *flight) reader(ctx context.Context, part Part) (*Reader, error) {
 	want := part.of(f.size)
 	if want == (span{0, f.size}) {
 		f.wholeLocked()
+		f.windowed = f.windowed && part.Ranged
 	}
 	return &Reader{ctx: ctx, f: f, size: f.size, want: want, toTheEnd: part.From >= 0 && part.To == math.MaxInt64}, nil
 }

@@ -153,7 +153,7 @@ func (f *flight) resume(w *worker) (body io.ReadCloser, err error) {
 func (f *flight) lengthOf(w *worker, left int64) (length int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.first.Ranged {
+	if f.windowed {
 		w.window = max(window, min(2*w.window, maxWindow))
 		left = min(left, w.window)
 	}
