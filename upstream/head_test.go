@@ -38,7 +38,7 @@ func TestResolveTurnsToGETWhereThereIsNoHEAD(t *testing.T) {
 		requests []string
 	}{
 		{"not allowed", 405, serveContent, whole, "", false, []string{"HEAD " + url, "GET " + url}},
-		{"not implemented", 501, serveContent, whole, "", false, []string{"HEAD " + url, "GET " + url}},
+		{"501 to HEAD", 501, serveContent, whole, "", false, []string{"HEAD " + url, "GET " + url}},
 		{"no size stated", 405, unsized, whole, "", false, []string{"HEAD " + url, "GET " + url}},
 		{"no digest stated", 405, answer(200, content, "Content-Type", manifestType),
 			ocispec.Descriptor{MediaType: manifestType, Size: int64(len(content))}, "", false, []string{"HEAD " + url, "GET " + url}},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // transfer carries the content into a committed file, or returns why it could not: errParked when nobody wants more of it.
@@ -146,15 +148,15 @@ func (f *flight) open(file File, size int64, have spans) {
 func (f *flight) finish() error {
 	f.hashing.Lock()
 	err := f.catchUp(f.size)
-	sum := f.hasher.Sum(nil)
+	sum := digest.NewDigest(f.digest.Algorithm(), f.hasher)
 	f.hashing.Unlock()
 	if err != nil {
 		f.file.Discard()
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
-	if fmt.Sprintf("%x", sum) != f.digest.Encoded() {
+	if sum != f.digest {
 		f.file.Discard()
-		return fmt.Errorf("%w: %s: got %x", ErrDigest, f.digest, sum)
+		return fmt.Errorf("%w: %s: got %s", ErrDigest, f.digest, sum)
 	}
 	// Readers may have the last byte now: what is left to do can fail, but not make it wrong.
 	f.update(func() { f.verified = true })
