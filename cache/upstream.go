@@ -76,6 +76,14 @@ func (r *remote) note(began time.Time, err error) error {
 	return err
 }
 
+// noteAnswer takes down that the registry answered, if it did. That a blob or a listing can't be had says nothing of the
+// registry: blobs lie elsewhere as often as not, and listings may be too long.
+func (r *remote) noteAnswer(err error) {
+	if err == nil || isAnswer(err) {
+		_ = r.note(time.Time{}, err)
+	}
+}
+
 // down reports whether the registry failed when it was last asked, and whether it is time to ask it again.
 func (r *remote) down() (down, probe bool) {
 	r.mu.Lock()
@@ -103,4 +111,22 @@ func (r *remote) Manifest(ctx context.Context, repository, reference string, acc
 	began := r.now()
 	desc, body, err := r.Upstream.Manifest(ctx, repository, reference, accept)
 	return desc, body, r.note(began, err)
+}
+
+func (r *remote) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
+	size, err := r.Upstream.StatBlob(ctx, repository, d)
+	r.noteAnswer(err)
+	return size, err
+}
+
+func (r *remote) OpenBlob(ctx context.Context, repository string, d digest.Digest, offset, length int64) (io.ReadCloser, int64, error) {
+	body, size, err := r.Upstream.OpenBlob(ctx, repository, d, offset, length)
+	r.noteAnswer(err)
+	return body, size, err
+}
+
+func (r *remote) List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error) {
+	header, body, err := r.Upstream.List(ctx, repository, resource, query)
+	r.noteAnswer(err)
+	return header, body, err
 }

@@ -254,6 +254,29 @@ func TestSlowCheckDoesNotHoldUpWhatIsCached(t *testing.T) {
 	}
 }
 
+func TestAnyAnswerEndsAnOutage(t *testing.T) {
+	u := newRegistry(t)
+	layer := random(100)
+	u.image("library/a", "1", layer)
+	u.lists["library/a/tags/list?"] = list{"", `{"name":"library/a","tags":["1"]}`}
+	m := newMirror(t, u, nil)
+	m.get(manifestPath("a", "1"), acceptAll())
+	m.get(blobPath("a", digest.FromBytes(layer)))
+	m.get(blobPath("a", digest.FromString(`{"image":"library/a:1"}`)))
+	m.settled()
+	for _, other := range []string{"/v2/a/tags/list", blobPath("a", digest.FromString("unknown"))} {
+		m.pass(time.Hour)
+		u.fail(func(w http.ResponseWriter, _ *http.Request) bool {
+			refuse(w, http.StatusServiceUnavailable, "UNAVAILABLE", "maintenance")
+			return true
+		})
+		m.get(manifestPath("a", "1"), acceptAll()).expectVerdict(t, "hit; ttl=-")
+		u.fail(nil)
+		m.get(other)
+		m.get(manifestPath("a", "1"), acceptAll()).expectVerdict(t, "fwd=stale; fwd-status=200")
+	}
+}
+
 func TestAcceptDecides(t *testing.T) {
 	u := newRegistry(t)
 	child := u.image("library/a", "")
