@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/entrepot/entrepot/cache/fill"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 // Blob is a blob ready to be read, for one goroutine. Close frees it.
@@ -49,31 +50,34 @@ func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest, part
 		if b, ok := c.keptBlob(d, t.Size); ok {
 			return c.grant(ctx, t, b)
 		}
+		if b, ok := c.passing(ctx, t, src, part); ok {
+			return c.grant(ctx, t, b)
+		}
 		reader, joined, err := c.fills.Join(ctx, d, t.Size, src, part)
 		switch {
 		case err == nil:
-			return c.follow(ctx, t, reader, src, joined)
+			return c.follow(ctx, t, reader, src, part, joined)
 		case errors.Is(err, fill.ErrKept):
 		case errors.Is(err, fill.ErrStorage):
-			return directBlob(ctx, src, t.Size)
+			return c.pass(ctx, t, src, part)
 		default:
 			return nil, err
 		}
 	}
-	return directBlob(ctx, src, t.Size) // it is there, but can't be opened
+	return c.pass(ctx, t, src, part) // it is there, but can't be opened
 }
 
 // follow returns the blob that a fill brings. That this repository's upstream has opened it is proof enough of the title; what
 // somebody else's did, now or before it was parked, is not.
-func (c *Cache) follow(ctx context.Context, t title, reader *fill.Reader, src source, joined bool) (*Blob, error) {
+func (c *Cache) follow(ctx context.Context, t title, reader *fill.Reader, src source, part Part, joined bool) (*Blob, error) {
 	asked := reader.Asked()
 	switch {
 	case !joined && asked:
-		return newBody(ctx, reader, src, Miss), nil
+		return newBody(ctx, reader, src, part, Miss), nil
 	case reader.Verified(), !asked: // all that is wanted is here
-		return c.grant(ctx, t, newBody(ctx, reader, src, Hit))
+		return c.grant(ctx, t, newBody(ctx, reader, src, part, Hit))
 	}
-	return c.grant(ctx, t, newBody(ctx, reader, src, Collapsed))
+	return c.grant(ctx, t, newBody(ctx, reader, src, part, Collapsed))
 }
 
 // grant returns b, which came from elsewhere than through the title's repository, once the title is proven.
@@ -145,10 +149,17 @@ type source struct {
 }
 
 // Open streams the blob; that it can is the proof that the blob belongs to the repository.
-func (s source) Open(ctx context.Context, offset, length int64) (io.ReadCloser, int64, error) {
-	body, size, err := s.r.OpenBlob(ctx, s.repo.Name, s.d, offset, length)
-	if err == nil {
-		s.c.confirmed(s.repo, s.d, size)
+func (s source) Open(ctx context.Context, r fill.Request) (fill.Stream, error) {
+	blob, err := s.r.OpenBlob(ctx, upstream.BlobRequest{Repository: s.repo.Name, Digest: s.d,
+		Offset: r.Offset, Length: r.Length, Beside: r.Beside, Waiting: r.Waiting, Validator: r.Validator})
+	if err != nil {
+		return fill.Stream{}, err
 	}
-	return body, size, err
+	if r.Beside == 0 { // else another stream has proven it
+		s.c.confirmed(s.repo, s.d, blob.Size)
+	}
+	return fill.Stream{Body: blob, Size: blob.Size, Origin: blob.Endpoint, Validator: blob.Validator}, nil
 }
+
+// Distrust tells upstream which endpoint sent something else.
+func (s source) Distrust(endpoint string) { s.r.Distrust(endpoint) }

@@ -4,29 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
-
-	"github.com/opencontainers/go-digest"
+	"math"
 
 	"github.com/entrepot/entrepot/cache/fill"
+	"github.com/entrepot/entrepot/cache/relay"
 )
 
-// body is the content of a blob that a fill brings. If the fill's storage fails, it goes on without it.
+// body is the content of a blob that a fill brings. If the fill's storage fails, it goes on past the cache.
 type body struct {
 	*fill.Reader
-	ctx    context.Context
-	src    source
-	direct *direct // nil while the fill serves
+	ctx  context.Context
+	src  source
+	part Part          // what is going to be read, as far as known
+	past *relay.Reader // nil while the fill serves
 }
 
-func newBody(ctx context.Context, r *fill.Reader, src source, how Outcome) *Blob {
-	b := &body{Reader: r, ctx: ctx, src: src}
+func newBody(ctx context.Context, r *fill.Reader, src source, part Part, how Outcome) *Blob {
+	b := &body{Reader: r, ctx: ctx, src: src, part: part}
 	return &Blob{Content: b, Size: r.Size(), Verdict: Verdict{Outcome: how, Stored: how != Hit}, close: b.Close}
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	if b.direct == nil {
+	if b.past == nil {
 		n, err := b.Reader.Read(p)
 		if n > 0 || !errors.Is(err, fill.ErrStorage) {
 			return n, err
@@ -35,140 +35,89 @@ func (b *body) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return b.direct.Read(p)
+	return b.past.Read(p)
 }
 
-// switchOver goes on directly from upstream. What landed before is hashed first, so that the digest still decides about
-// the last byte.
-func (b *body) switchOver() error {
+// switchOver goes on past the cache, together with the fill's other readers: all of them have read what had landed. The
+// digest still decides about the last byte, for what landed is hashed too.
+func (b *body) switchOver() (err error) {
 	pos, err := b.Reader.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return err
 	}
-	b.direct = newDirect(b.ctx, b.src, b.Size())
-	b.direct.pos = pos
-	landed := io.NewSectionReader(b.Reader, 0, pos)
-	if _, err := io.Copy(b.direct.hasher, landed); err != nil {
-		b.direct.hasher.Reset() // the client's own check has to do
+	at := relay.Start{Offset: pos, To: b.part.To, Size: b.Size()}
+	if b.part.From < 0 || at.To <= pos {
+		at.To = math.MaxInt64
+	}
+	relays, ok := b.src.c.relays, false
+	if b.past, ok = relays.Attach(b.ctx, b.src.d, past{b.src}, at); ok {
 		return nil
 	}
-	b.direct.hashed = pos
-	return nil
+	at.Hasher = b.Reader.Hasher(pos)
+	b.past, _, err = relays.Join(b.ctx, b.src.d, past{b.src}, at)
+	return err
 }
 
 func (b *body) Seek(offset int64, whence int) (int64, error) {
-	if b.direct != nil {
-		return b.direct.Seek(offset, whence)
+	if b.past != nil {
+		return b.past.Seek(offset, whence)
 	}
 	return b.Reader.Seek(offset, whence)
 }
 
 func (b *body) Close() error {
-	if b.direct != nil {
-		b.direct.Close()
+	var err error
+	if b.past != nil {
+		err = b.past.Close()
 	}
-	return b.Reader.Close()
+	return errors.Join(err, b.Reader.Close())
 }
 
-// direct reads a blob from upstream past the cache: slower for upstream, but a pull does not fail because the disk does.
-type direct struct {
-	ctx  context.Context
-	src  source
-	size int64
-	pos  int64
+// past is a source as a relay wants it.
+type past struct{ source }
 
-	stream io.ReadCloser // from upstream, standing at at; nil if none is open
-	at     int64
-
-	hasher hash.Hash // of the bytes [0, hashed)
-	hashed int64
+// Open streams the blob from upstream.
+func (s past) Open(ctx context.Context, offset, length int64) (relay.Stream, error) {
+	stream, err := s.source.Open(ctx, fill.Request{Offset: offset, Length: length})
+	return relay.Stream{Body: stream.Body, Size: stream.Size, Origin: stream.Origin}, err
 }
 
-func newDirect(ctx context.Context, src source, size int64) *direct {
-	return &direct{ctx: ctx, src: src, size: size, hasher: src.d.Algorithm().Hash()}
+// passing returns a blob that somebody streams past the cache at the moment, if it is near what this reader wants; ok is false
+// if there is none.
+func (c *Cache) passing(ctx context.Context, t title, src source, part Part) (b *Blob, ok bool) {
+	r, ok := c.relays.Attach(ctx, src.d, past{src}, start(part, t.Size))
+	if !ok {
+		return nil, false
+	}
+	return passed(r, Collapsed), true
 }
 
-// directBlob opens a blob past the cache. expect is its size if upstream states none, or -1.
-func directBlob(ctx context.Context, src source, expect int64) (*Blob, error) {
-	stream, size, err := src.Open(ctx, 0, -1)
-	if err != nil {
+// pass returns a blob that streams past the cache.
+func (c *Cache) pass(ctx context.Context, t title, src source, part Part) (*Blob, error) {
+	r, joined, err := c.relays.Join(ctx, src.d, past{src}, start(part, t.Size))
+	switch {
+	case errors.Is(err, relay.ErrDigest):
+		return nil, fmt.Errorf("%w: %w", ErrMismatch, err)
+	case err != nil:
 		return nil, err
+	case joined:
+		return c.grant(ctx, t, passed(r, Collapsed))
 	}
-	if size < 0 {
-		size = expect
-	}
-	if size < 0 {
-		stream.Close()
-		return nil, fmt.Errorf("%s: upstream states no size", src.d)
-	}
-	b := newDirect(ctx, src, size)
-	b.stream = stream
-	if size == 0 && digest.NewDigest(src.d.Algorithm(), b.hasher) != src.d {
-		return nil, errors.Join(fmt.Errorf("%w: %s is not empty", ErrMismatch, src.d), stream.Close())
-	}
-	return &Blob{Content: b, Size: size, Verdict: Verdict{Outcome: Miss}, close: b.Close}, nil
+	return passed(r, Miss), nil
 }
 
-// Read reads on at the position. Of a blob that was read from its start, the last byte comes only if the digest matches.
-func (b *direct) Read(p []byte) (int, error) {
-	if b.pos >= b.size {
-		return 0, io.EOF
-	}
-	if b.stream == nil || b.at != b.pos {
-		if err := b.reopen(); err != nil {
-			return 0, err
-		}
-	}
-	n, err := b.stream.Read(p[:min(int64(len(p)), b.size-b.pos)])
-	if b.pos == b.hashed {
-		b.hasher.Write(p[:n])
-		b.hashed += int64(n)
-	}
-	b.pos += int64(n)
-	b.at = b.pos
-	if n > 0 && b.hashed == b.size && digest.NewDigest(b.src.d.Algorithm(), b.hasher) != b.src.d {
-		b.pos--
-		return n - 1, fmt.Errorf("%w: %s", ErrMismatch, b.src.d)
-	}
-	if err == io.EOF && b.pos < b.size {
-		err = io.ErrUnexpectedEOF
-	}
-	return n, err
+func passed(r *relay.Reader, how Outcome) *Blob {
+	return &Blob{Content: r, Size: r.Size(), Verdict: Verdict{Outcome: how}, close: r.Close}
 }
 
-func (b *direct) reopen() error {
-	b.Close()
-	stream, size, err := b.src.Open(b.ctx, b.pos, -1)
-	if err != nil {
-		return err
+// start is where a reader of a part begins, in a blob of a size that is known or -1.
+func start(part Part, size int64) relay.Start {
+	at := relay.Start{Offset: part.From, To: part.To, Size: size}
+	if part.From < 0 {
+		at.Offset = max(0, size+part.From)
 	}
-	if size >= 0 && size != b.size {
-		stream.Close()
-		return fmt.Errorf("%s: upstream stated %d bytes before and %d now", b.src.d, b.size, size)
+	if at.Offset >= at.To || size >= 0 && at.Offset >= size { // nothing is wanted but the size: a byte tells it
+		at.Offset, at.To = 0, 1
 	}
-	b.stream, b.at = stream, b.pos
-	return nil
-}
-
-func (b *direct) Seek(offset int64, whence int) (int64, error) {
-	switch whence {
-	case io.SeekCurrent:
-		offset += b.pos
-	case io.SeekEnd:
-		offset += b.size
-	}
-	if offset < 0 {
-		return 0, errors.New("seek before the start")
-	}
-	b.pos = offset
-	return offset, nil
-}
-
-func (b *direct) Close() error {
-	if b.stream == nil {
-		return nil
-	}
-	err := b.stream.Close()
-	b.stream = nil
-	return err
+	return at
 }

@@ -3,7 +3,7 @@
 //
 // Content (blobs and manifests alike) lies in files under its digest, see package disk; what a tag names and which digest
 // belongs to which repository lies in the index, see package index; what is not there yet comes through a fill that all
-// who want it share, see package fill.
+// who want it share, see package fill; what there is no room for is passed on without being kept, see package relay.
 //
 // The invariants:
 //
@@ -33,6 +33,7 @@ import (
 	"github.com/entrepot/entrepot/cache/disk"
 	"github.com/entrepot/entrepot/cache/fill"
 	"github.com/entrepot/entrepot/cache/index"
+	"github.com/entrepot/entrepot/cache/relay"
 )
 
 // Repository names a repository of a registry.
@@ -54,6 +55,9 @@ type Options struct {
 	MinFree int64         // bytes of the file system to leave free
 	TagTTL  time.Duration // how long a tag is served without asking upstream; 0: it is always asked
 
+	FillWhole     bool // who asks for a part of a blob has all of it fetched
+	ParkAbandoned bool // what no client is left for is not fetched any further
+
 	Upstreams map[string]Upstream // by registry name
 
 	FillDone func(readers int, err error) // told of each transfer that ended; may be nil
@@ -68,6 +72,7 @@ type Cache struct {
 	disk    *disk.Store
 	index   *index.Index
 	fills   *fill.Fills
+	relays  *relay.Relays
 	remotes map[string]*remote
 	recency recency
 
@@ -98,7 +103,11 @@ func Open(ctx context.Context, opts Options) (*Cache, error) {
 		return nil, err
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
-	c.fills = fill.New(fill.Options{Kept: c.disk.Has, Create: c.create, Parked: c.parked, Final: isAnswer, Done: c.fillDone})
+	c.fills = fill.New(fill.Options{
+		Fits: c.disk.Fits, Kept: c.disk.Has, Create: c.create, Parked: c.parked, Final: isAnswer, Throttled: isThrottled, Done: c.fillDone,
+		Whole: opts.FillWhole, Park: opts.ParkAbandoned,
+	})
+	c.relays = relay.New(relay.Options{Final: isAnswer})
 	return c, nil
 }
 
@@ -125,6 +134,7 @@ func (c *Cache) Close() error {
 	c.mu.Unlock()
 	c.stop()
 	c.fills.Close()
+	c.relays.Close()
 	c.work.Wait()
 	return errors.Join(c.index.Close(), c.disk.Close())
 }
@@ -139,7 +149,8 @@ type Stats struct {
 // Stats returns the figures of this moment.
 func (c *Cache) Stats() Stats {
 	f := c.fills.Stats()
-	return Stats{Bytes: c.disk.Used(), Fills: f.Flights, Readers: f.Readers}
+	transfers, readers := c.relays.Stats()
+	return Stats{Bytes: c.disk.Used(), Fills: f.Flights + transfers, Readers: f.Readers + readers}
 }
 
 // Capacity is the size in bytes of the file system that holds, or will hold, a data directory.

@@ -69,6 +69,9 @@ func (t *title) confirm(ctx context.Context) error {
 func (c *Cache) confirmed(repo Repository, d digest.Digest, size int64) index.Member {
 	m := index.Member{MediaType: blobType, Size: size}
 	if have, ok := c.index.Member(repo, d); ok {
+		if have.Confirmed && (size < 0 || size == have.Size) {
+			return have
+		}
 		if have.MediaType != "" {
 			m.MediaType = have.MediaType
 		}

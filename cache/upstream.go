@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"sync"
@@ -11,6 +10,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/upstream"
 )
 
 // Upstream is what the cache needs of a registry. An error that is the registry's definite answer (no such thing, not
@@ -22,9 +23,11 @@ type Upstream interface {
 	Manifest(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, []byte, error)
 	// StatBlob asks by HEAD how large a blob is.
 	StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error)
-	// OpenBlob streams a blob from offset: length bytes at least, or all that follow if length is -1. size is that of the
-	// whole blob, or -1.
-	OpenBlob(ctx context.Context, repository string, d digest.Digest, offset, length int64) (body io.ReadCloser, size int64, err error)
+	// OpenBlob streams a blob, or at least the part that is asked for. The error of a request that had the registry refuse
+	// because it is asked too much has a method Throttled() bool that returns true.
+	OpenBlob(ctx context.Context, req upstream.BlobRequest) (*upstream.BlobStream, error)
+	// Distrust tells that what an endpoint sent of a blob is not what its digest stands for.
+	Distrust(endpoint string)
 	// List fetches a listing of bounded size: its headers Content-Type and Link, and its body.
 	List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error)
 }
@@ -40,6 +43,12 @@ func isAnswer(err error) bool {
 func isOutage(err error) bool {
 	var o interface{ Outage() bool }
 	return errors.As(err, &o) && o.Outage()
+}
+
+// isThrottled reports whether the error says that the registry is asked too much.
+func isThrottled(err error) bool {
+	var t interface{ Throttled() bool }
+	return errors.As(err, &t) && t.Throttled()
 }
 
 const (
@@ -119,10 +128,10 @@ func (r *remote) StatBlob(ctx context.Context, repository string, d digest.Diges
 	return size, err
 }
 
-func (r *remote) OpenBlob(ctx context.Context, repository string, d digest.Digest, offset, length int64) (io.ReadCloser, int64, error) {
-	body, size, err := r.Upstream.OpenBlob(ctx, repository, d, offset, length)
+func (r *remote) OpenBlob(ctx context.Context, req upstream.BlobRequest) (*upstream.BlobStream, error) {
+	blob, err := r.Upstream.OpenBlob(ctx, req)
 	r.noteAnswer(err)
-	return body, size, err
+	return blob, err
 }
 
 func (r *remote) List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error) {

@@ -1,8 +1,8 @@
 // Package config is the configuration of entrepot: one YAML file as Go values that cannot be wrong.
 //
 // [Load] begins with [Default], lays the file over it, then the environment, then what the caller overrides by flags,
-// and checks the whole. The result is complete: every registry has endpoints, every name is in its canonical spelling,
-// and nothing downstream needs to ask whether a value was given.
+// and checks the whole. The result is complete: every registry has endpoints, one of them at least is trusted, every name
+// is in its canonical spelling, and nothing downstream needs to ask whether a value was given.
 //
 //   - Nothing is guessed. A key that is unknown, given twice or of the wrong shape, a size without a unit, a registry
 //     with two names: each is an error that says where it is, what is wrong and what is allowed. All of them are
@@ -21,24 +21,28 @@
 //	default_registry: docker.io
 //	shutdown_grace: 30s
 //	log: {level: info, format: auto}
-//	cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 60s}
+//	cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 60s, fill: auto, when_abandoned: finish}
 //	registries:
 //	  docker.io:
 //	    endpoints: [{url: https://registry-1.docker.io}]
 //	    credentials: {username: ci, password_file: /run/secrets/hub}
 //	  ghcr.io:
-//	    endpoints: [{url: https://ghcr.io}]
+//	    endpoints: [{url: https://ghcr.io, trusted: true}, {url: https://ghcr.example}]
+//	    prefer: speed
+//	    connections: {per_blob: 4, per_endpoint: 24}
 //	    credentials: {username: bot, password: s3cret}
 //	    hosts: [ghcr.mirror.example]
 //	    token_realms: [auth.example]
-//	bandwidth: {upstream: 200Mbit/s}
+//	bandwidth: {upstream: 200Mbit/s, background: 50Mbit/s}
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,7 +65,7 @@ type Config struct {
 	ShutdownGrace Duration `yaml:"shutdown_grace"`
 	// Log says what is logged, and how.
 	Log Log `yaml:"log"`
-	// Cache bounds what is kept, and for how long it is believed.
+	// Cache bounds what is kept, says for how long it is believed, and how it is fetched.
 	Cache Cache `yaml:"cache"`
 	// Registries is the closed table of upstream registries, by canonical name, host[:port]. What the file says of a
 	// registry is laid over its defaults. docker.io is always in it.
@@ -78,7 +82,7 @@ type Log struct {
 	Format Format `yaml:"format"`
 }
 
-// Cache bounds what is kept, and for how long it is believed.
+// Cache bounds what is kept, says for how long it is believed, and how it is fetched.
 type Cache struct {
 	// MaxSize is the most that the data directory may hold, as a size or as a percentage of its file system.
 	// Default: not set; only the free space limits the cache.
@@ -88,13 +92,24 @@ type Cache struct {
 	MinFree Space `yaml:"min_free"`
 	// TagTTL is how long a tag is answered without asking upstream; 0 asks each time. Default 60s.
 	TagTTL Duration `yaml:"tag_ttl"`
+	// Fill says how much of a blob is fetched for clients that ask for parts of it: auto, these parts until they add up,
+	// or whole, all of it for whoever asks for a part. Default auto.
+	Fill FillMode `yaml:"fill"`
+	// WhenAbandoned says what becomes of a blob's transfer when the last client that wanted it has left: finish, it goes
+	// on in the background, or park, what is there is kept until somebody asks again. Default finish.
+	WhenAbandoned Abandonment `yaml:"when_abandoned"`
 }
 
 // Registry is one upstream registry.
 type Registry struct {
-	// Endpoints serve the registry: the first is the registry itself, those that follow are mirrors of it, tried in turn
-	// for what is named by digest. Default: https:// and the registry's name; for docker.io https://registry-1.docker.io.
+	// Endpoints serve the registry. What is named by digest comes from any of them, see Prefer; what a tag means is said
+	// by those that are trusted. Default: https:// and the registry's name; for docker.io https://registry-1.docker.io.
 	Endpoints []Endpoint `yaml:"endpoints"`
+	// Prefer says in which order endpoints are asked for what is named by digest: order, as they are listed, or speed, the
+	// fastest first. Default order.
+	Prefer Preference `yaml:"prefer"`
+	// Connections bounds the connections by which blobs are fetched.
+	Connections Connections `yaml:"connections"`
 	// Credentials are presented to the first endpoint alone; all others are asked anonymously. Default: none, pulls are
 	// anonymous.
 	Credentials Credentials `yaml:"credentials,omitempty"`
@@ -109,6 +124,18 @@ type Registry struct {
 type Endpoint struct {
 	// URL is where the endpoint's /v2/ hangs, without that /v2. It has no default.
 	URL URL `yaml:"url"`
+	// Trusted says that the endpoint knows what tags mean. Default: false, but true for the first endpoint of a registry
+	// none of whose endpoints is marked.
+	Trusted bool `yaml:"trusted"`
+}
+
+// Connections bounds the connections by which a registry's blobs are fetched.
+type Connections struct {
+	// PerBlob is how many connections one large blob may use at once, up to 8; 1 is for one. Default 6.
+	PerBlob Count `yaml:"per_blob"`
+	// PerEndpoint is how many connections for blobs an endpoint has when no further ones are added to blobs, up to 1000:
+	// a blob always gets its first. Default 24.
+	PerEndpoint Count `yaml:"per_endpoint"`
 }
 
 // Credentials are a user name and a password; the password is given here or in a file, not both.
@@ -127,6 +154,8 @@ type Bandwidth struct {
 	// Upstream is the most that is fetched from all registries together, in bytes or bits per second.
 	// Default: unlimited.
 	Upstream Rate `yaml:"upstream"`
+	// Background is the most that is fetched of blobs that nobody waits for, within Upstream. Default: unlimited.
+	Background Rate `yaml:"background"`
 }
 
 // dockerHub is the canonical name of the registry that is always configured.
@@ -141,8 +170,10 @@ func Default() *Config {
 		DefaultRegistry: dockerHub,
 		ShutdownGrace:   Duration(30 * time.Second),
 		Log:             Log{Level: "info", Format: "auto"},
-		Cache:           Cache{MinFree: Space{Percent: 5}, TagTTL: Duration(60 * time.Second)},
-		Registries:      map[string]Registry{dockerHub: {Endpoints: defaultEndpoints(dockerHub)}},
+		Cache: Cache{
+			MinFree: Space{Percent: 5}, TagTTL: Duration(60 * time.Second), Fill: "auto", WhenAbandoned: "finish",
+		},
+		Registries: map[string]Registry{dockerHub: defaultRegistry(dockerHub)},
 	}
 }
 
@@ -157,23 +188,48 @@ func CanonicalRegistry(name string) string {
 	return name
 }
 
-func defaultEndpoints(registry string) []Endpoint {
-	if registry == dockerHub {
-		return []Endpoint{{URL: "https://registry-1.docker.io"}}
-	}
-	return []Endpoint{{URL: URL("https://" + registry)}}
+// Six connections at a time are what a browser opens to a server, so servers are used to them. An endpoint gives as many
+// to four blobs, one more than dockerd and containerd pull at once, before it is spared.
+const (
+	defaultPerBlob     Count = 6
+	defaultPerEndpoint Count = 24
+)
+
+// defaultRegistry is a registry of which nothing but its name is given.
+func defaultRegistry(name string) (r Registry) {
+	r.complete(name)
+	return r
 }
 
-// normalize puts names into their canonical spelling and gives each registry its endpoints.
+// complete gives a registry what was not given.
+func (r *Registry) complete(name string) {
+	if len(r.Endpoints) == 0 {
+		r.Endpoints = []Endpoint{{URL: URL("https://" + name)}}
+		if name == dockerHub {
+			r.Endpoints[0].URL = "https://registry-1.docker.io"
+		}
+	}
+	if !r.trusts() {
+		r.Endpoints[0].Trusted = true
+	}
+	r.Prefer = cmp.Or(r.Prefer, "order")
+	r.Connections.PerBlob = cmp.Or(r.Connections.PerBlob, defaultPerBlob)
+	r.Connections.PerEndpoint = cmp.Or(r.Connections.PerEndpoint, defaultPerEndpoint)
+}
+
+// trusts reports whether an endpoint is trusted.
+func (r *Registry) trusts() bool {
+	return slices.ContainsFunc(r.Endpoints, func(e Endpoint) bool { return e.Trusted })
+}
+
+// normalize puts names into their canonical spelling and completes each registry.
 func (c *Config) normalize() {
 	if c.AdminListen == "off" {
 		c.AdminListen = ""
 	}
 	c.DefaultRegistry = CanonicalRegistry(c.DefaultRegistry)
 	for name, registry := range c.Registries {
-		if len(registry.Endpoints) == 0 {
-			registry.Endpoints = defaultEndpoints(name)
-		}
+		registry.complete(name)
 		for _, hosts := range [][]string{registry.Hosts, registry.TokenRealms} {
 			for i := range hosts {
 				hosts[i] = strings.ToLower(hosts[i])

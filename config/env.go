@@ -135,6 +135,12 @@ func (l *loader) set(v reflect.Value, text, key string) {
 			}
 			v.Set(reflect.Append(v, element))
 		}
+	case reflect.Bool:
+		if text != "true" && text != "false" {
+			l.fail(key, "%s is unknown; allowed: true, false", quote(text))
+			return
+		}
+		v.SetBool(text == "true")
 	default:
 		if to, ok := v.Addr().Interface().(encoding.TextUnmarshaler); !ok {
 			v.SetString(text)
@@ -179,7 +185,7 @@ func walk(v reflect.Value, key string, visit func(key string, v reflect.Value)) 
 
 // isLeaf reports whether a type is written as one text.
 func isLeaf(t reflect.Type) bool {
-	return t.Kind() == reflect.String || reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+	return t.Kind() == reflect.String || t.Kind() == reflect.Bool || reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
 // fields yields the keys and values of a struct.
@@ -205,7 +211,7 @@ type Field struct {
 func Fields() []Field {
 	const name = "<name>"
 	c := Default()
-	c.Registries = map[string]Registry{name: {Endpoints: defaultEndpoints(name)}}
+	c.Registries = map[string]Registry{name: defaultRegistry(name)}
 	var all []Field
 	walk(reflect.ValueOf(c).Elem(), "", func(key string, v reflect.Value) {
 		field := Field{Key: key, Env: strings.Replace(envName(key), envName(name)[len(envPrefix):], "<NAME>", 1)}

@@ -20,15 +20,22 @@ func TestEnvironmentGivesEveryField(t *testing.T) {
 		"ENTREPOT_CACHE_MAX_SIZE=200GiB",
 		"ENTREPOT_CACHE_MIN_FREE=5%",
 		"ENTREPOT_CACHE_TAG_TTL=90s",
+		"ENTREPOT_CACHE_FILL=whole",
+		"ENTREPOT_CACHE_WHEN_ABANDONED=park",
 		"ENTREPOT_REGISTRIES= ghcr.io, quay.io,,Index.docker.io,localhost:5001",
 		"ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_USERNAME=ci",
 		"ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_PASSWORD_FILE=hub",
 		"ENTREPOT_REGISTRIES_GHCR_IO_ENDPOINTS=HTTPS://Near.Example:8443/v2proxy/, https://ghcr.io",
+		"ENTREPOT_REGISTRIES_GHCR_IO_PREFER=speed",
+		"ENTREPOT_REGISTRIES_GHCR_IO_CONNECTIONS_PER_BLOB=1",
+		"ENTREPOT_REGISTRIES_GHCR_IO_CONNECTIONS_PER_ENDPOINT=100",
 		"ENTREPOT_REGISTRIES_GHCR_IO_CREDENTIALS_USERNAME=0123",
 		"ENTREPOT_REGISTRIES_GHCR_IO_CREDENTIALS_PASSWORD=s3cret",
 		"ENTREPOT_REGISTRIES_GHCR_IO_HOSTS=GHCR.mirror.example,[fd00::1]:5000",
 		"ENTREPOT_REGISTRIES_GHCR_IO_TOKEN_REALMS=auth.example",
+		"ENTREPOT_REGISTRIES_QUAY_IO_CONNECTIONS_PER_BLOB=8",
 		"ENTREPOT_BANDWIDTH_UPSTREAM=200Mbit/s",
+		"ENTREPOT_BANDWIDTH_BACKGROUND=2MB/s",
 	}
 	got, err := loadText(t, "", environ)
 	if err != nil {
@@ -48,11 +55,9 @@ func TestEnvironmentWinsFieldByField(t *testing.T) {
 	}
 	want := Default()
 	want.Cache.TagTTL = 0
-	want.Registries["ghcr.io"] = Registry{
-		Endpoints:   defaultEndpoints("ghcr.io"),
-		Hosts:       []string{"c.io"},
-		Credentials: Credentials{Username: "u", Password: NewSecret("q")},
-	}
+	ghcr := defaultRegistry("ghcr.io")
+	ghcr.Hosts, ghcr.Credentials = []string{"c.io"}, Credentials{Username: "u", Password: NewSecret("q")}
+	want.Registries["ghcr.io"] = ghcr
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -69,6 +74,13 @@ func TestWhatIsWrongInTheEnvironment(t *testing.T) {
 			[]string{`ENTREPOT_CACHE_TAG_TTL: "soon" is not a duration; allowed: a duration such as 90s, 1h30m or 7d`}},
 		{"empty value", "", []string{"ENTREPOT_LOG_LEVEL="},
 			[]string{`ENTREPOT_LOG_LEVEL: "" is unknown; allowed: debug, info, warn, error`}},
+		{"connections", "", []string{"ENTREPOT_REGISTRIES_DOCKER_IO_CONNECTIONS_PER_BLOB=9", "ENTREPOT_REGISTRIES_DOCKER_IO_CONNECTIONS_PER_ENDPOINT="},
+			[]string{
+				`ENTREPOT_REGISTRIES_DOCKER_IO_CONNECTIONS_PER_ENDPOINT: "" is not a count; allowed: a whole number from 1, such as 6`,
+				`ENTREPOT_REGISTRIES_DOCKER_IO_CONNECTIONS_PER_BLOB: 9 is out of bounds; allowed: 1 to 8`,
+			}},
+		{"trust has no variable", "", []string{"ENTREPOT_REGISTRIES_DOCKER_IO_ENDPOINTS_TRUSTED=true"},
+			[]string{"ENTREPOT_REGISTRIES_DOCKER_IO_ENDPOINTS_TRUSTED: unknown variable; did you mean ENTREPOT_REGISTRIES_DOCKER_IO_ENDPOINTS? " + path}},
 		{"unknown", "", []string{"ENTREPOT_CACHE_TAG_TL=5s", "ENTREPOT_CONFG=x", "ENTREPOT_X=1"},
 			[]string{
 				"ENTREPOT_CACHE_TAG_TL: unknown variable; did you mean ENTREPOT_CACHE_TAG_TTL? " + path,
@@ -166,14 +178,20 @@ func TestFieldsListsEveryKey(t *testing.T) {
 		{"cache.max_size", "ENTREPOT_CACHE_MAX_SIZE", ""},
 		{"cache.min_free", "ENTREPOT_CACHE_MIN_FREE", "5%"},
 		{"cache.tag_ttl", "ENTREPOT_CACHE_TAG_TTL", "1m"},
+		{"cache.fill", "ENTREPOT_CACHE_FILL", "auto"},
+		{"cache.when_abandoned", "ENTREPOT_CACHE_WHEN_ABANDONED", "finish"},
 		{"registries", "ENTREPOT_REGISTRIES", "docker.io"},
 		{"registries.<name>.endpoints", "ENTREPOT_REGISTRIES_<NAME>_ENDPOINTS", "https://<name>"},
+		{"registries.<name>.prefer", "ENTREPOT_REGISTRIES_<NAME>_PREFER", "order"},
+		{"registries.<name>.connections.per_blob", "ENTREPOT_REGISTRIES_<NAME>_CONNECTIONS_PER_BLOB", "6"},
+		{"registries.<name>.connections.per_endpoint", "ENTREPOT_REGISTRIES_<NAME>_CONNECTIONS_PER_ENDPOINT", "24"},
 		{"registries.<name>.credentials.username", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_USERNAME", ""},
 		{"registries.<name>.credentials.password", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_PASSWORD", ""},
 		{"registries.<name>.credentials.password_file", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_PASSWORD_FILE", ""},
 		{"registries.<name>.hosts", "ENTREPOT_REGISTRIES_<NAME>_HOSTS", ""},
 		{"registries.<name>.token_realms", "ENTREPOT_REGISTRIES_<NAME>_TOKEN_REALMS", ""},
 		{"bandwidth.upstream", "ENTREPOT_BANDWIDTH_UPSTREAM", ""},
+		{"bandwidth.background", "ENTREPOT_BANDWIDTH_BACKGROUND", ""},
 	}
 	if diff := cmp.Diff(want, Fields()); diff != "" {
 		t.Error(diff)
@@ -185,8 +203,11 @@ func TestValidateNamesTheKey(t *testing.T) {
 	c := Default()
 	c.Listen, c.ShutdownGrace = "", Duration(time.Second)
 	c.Registries["Quay.io"] = Registry{}
+	c.Registries["a.io"] = Registry{Connections: Connections{PerBlob: -1, PerEndpoint: 1001}}
 	want := `listen: "" is not an address to listen on; allowed: host:port or :port, with a port up to 65535
-registries.Quay.io: "Quay.io" is not the canonical name; allowed: quay.io`
+registries.Quay.io: "Quay.io" is not the canonical name; allowed: quay.io
+registries.a.io.connections.per_blob: -1 is out of bounds; allowed: 1 to 8
+registries.a.io.connections.per_endpoint: 1001 is out of bounds; allowed: 1 to 1000`
 	if diff := cmp.Diff(want, message(c.Validate())); diff != "" {
 		t.Error(diff)
 	}

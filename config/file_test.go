@@ -17,7 +17,7 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 	}{
 		// Shape.
 		{"unknown key", "cache:\n  tag_tl: 5s\n",
-			[]string{"f.yaml:2: cache.tag_tl: unknown key; did you mean tag_ttl? allowed: max_size, min_free, tag_ttl"}},
+			[]string{"f.yaml:2: cache.tag_tl: unknown key; did you mean tag_ttl? allowed: max_size, min_free, tag_ttl, fill, when_abandoned"}},
 		{"unknown key far from any", "zzzzzzzz: 1\n",
 			[]string{"f.yaml:1: zzzzzzzz: unknown key; allowed: " + keys}},
 		{"key that is no text", "\n? [listen]\n: 1\n",
@@ -28,7 +28,7 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 			[]string{"f.yaml:1: <<: unknown key; allowed: " + keys}},
 		{"unknown key in a list", "registries:\n  ghcr.io:\n    endpoints:\n    - url: https://a\n    - urk: https://b\n",
 			[]string{
-				"f.yaml:5: registries.ghcr.io.endpoints[1].urk: unknown key; did you mean url? allowed: url",
+				"f.yaml:5: registries.ghcr.io.endpoints[1].urk: unknown key; did you mean url? allowed: url, trusted",
 				"f.yaml:5: registries.ghcr.io.endpoints[1].url: no url is given; allowed: a URL such as https://ghcr.io",
 			}},
 		{"duplicate key", "listen: :1\ndata_dir: x\nlisten: :2\n",
@@ -76,7 +76,8 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 			[]string{"f.yaml:1: not valid YAML: exceeded max depth of 10000"}},
 
 		// Values.
-		{"values", "shutdown_grace: 5\nlog: {level: trace, format: text}\ncache:\n  max_size: 200\n  min_free: 0%\n  tag_ttl: -1s\nbandwidth: {upstream: 200}\n",
+		{"values", "shutdown_grace: 5\nlog: {level: trace, format: text}\ncache:\n  max_size: 200\n  min_free: 0%\n  tag_ttl: -1s\nbandwidth: {upstream: 200}\n" +
+			"registries:\n  a.io: {prefer: fastest}\n",
 			[]string{
 				`f.yaml:1: shutdown_grace: "5" is not a duration; allowed: a duration such as 90s, 1h30m or 7d`,
 				`f.yaml:2: log.level: "trace" is unknown; allowed: debug, info, warn, error`,
@@ -85,6 +86,36 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 				`f.yaml:5: cache.min_free: "0%" is not a percentage of a disk; allowed: a size such as 200GiB, or a percentage above 0% up to 100%`,
 				`f.yaml:6: cache.tag_ttl: "-1s" is negative; allowed: a duration such as 90s, 1h30m or 7d`,
 				`f.yaml:7: bandwidth.upstream: "200" is not a rate; allowed: bits as in 200Mbit/s, bytes as in 20MB/s or 20MiB/s, or unlimited`,
+				`f.yaml:9: registries.a.io.prefer: "fastest" is unknown; allowed: order, speed`,
+			}},
+		{"modes", "cache:\n  fill: parts\n  when_abandoned: drop\nbandwidth: {background: 5%}\n",
+			[]string{
+				`f.yaml:2: cache.fill: "parts" is unknown; allowed: auto, whole`,
+				`f.yaml:3: cache.when_abandoned: "drop" is unknown; allowed: finish, park`,
+				`f.yaml:4: bandwidth.background: "5%" is not a rate; allowed: bits as in 200Mbit/s, bytes as in 20MB/s or 20MiB/s, or unlimited`,
+			}},
+		{"connections", "registries:\n  a.io:\n    connections:\n      per_blob: 0\n      per_endpoint: -1\n" +
+			"  b.io: {connections: {per_blob: 9, per_endpoint: 1001}}\n  c.io: {connections: 6}\n  d.io: {connections: {per_blob: , per_host: 1}}\n",
+			[]string{
+				`f.yaml:4: registries.a.io.connections.per_blob: "0" is not a count; allowed: a whole number from 1, such as 6`,
+				`f.yaml:5: registries.a.io.connections.per_endpoint: "-1" is not a count; allowed: a whole number from 1, such as 6`,
+				`f.yaml:7: registries.c.io.connections: a single value is given; allowed: a mapping`,
+				`f.yaml:8: registries.d.io.connections.per_blob: no value is given; allowed: a value ("" for an empty one), or to leave the key out`,
+				`f.yaml:8: registries.d.io.connections.per_host: unknown key; did you mean per_blob? allowed: per_blob, per_endpoint`,
+				`f.yaml:6: registries.b.io.connections.per_blob: 9 is out of bounds; allowed: 1 to 8`,
+				`f.yaml:6: registries.b.io.connections.per_endpoint: 1001 is out of bounds; allowed: 1 to 1000`,
+			}},
+		{"trusted", "registries:\n  a.io:\n    endpoints:\n    - {url: https://a.io, trusted: yes}\n    - {url: https://b.io, trusted: [true]}\n" +
+			"    - {url: https://c.io, trusted: }\n    - {url: https://d.io, trusted: True}\n",
+			[]string{
+				`f.yaml:4: registries.a.io.endpoints[0].trusted: "yes" is unknown; allowed: true, false`,
+				`f.yaml:5: registries.a.io.endpoints[1].trusted: a list is given; allowed: a single value`,
+				`f.yaml:6: registries.a.io.endpoints[2].trusted: no value is given; allowed: a value ("" for an empty one), or to leave the key out`,
+				`f.yaml:7: registries.a.io.endpoints[3].trusted: "True" is unknown; allowed: true, false`,
+			}},
+		{"no endpoint is trusted", "registries:\n  a.io:\n    endpoints:\n    - url: https://a.io\n      trusted: false\n    - url: https://b.io\n",
+			[]string{
+				"f.yaml:5: registries.a.io.endpoints[0].trusted: none of the endpoints is trusted; allowed: true for one of them, or to leave the key out for the first",
 			}},
 		{"URL", "registries:\n  a.io:\n    endpoints:\n    - url: ftp://a.io\n",
 			[]string{

@@ -3,7 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -36,6 +38,7 @@ func Load(path string, environ []string, overrides ...Override) (*Config, error)
 	}
 	l.environment(environ)
 	l.override(overrides)
+	l.distrusted()
 	l.config.normalize()
 	errs := append(l.errs, l.config.check(l.origins)...)
 	if len(errs) > maxErrors {
@@ -45,6 +48,16 @@ func Load(path string, environ []string, overrides ...Override) (*Config, error)
 		return nil, errors.Join(errs...)
 	}
 	return l.config, nil
+}
+
+// distrusted reports the registries whose first endpoint would be trusted for want of another and is said not to be.
+func (l *loader) distrusted() {
+	for _, name := range slices.Sorted(maps.Keys(l.config.Registries)) {
+		registry, key := l.config.Registries[name], item(join("registries", name)+".endpoints", 0)+".trusted"
+		if from, given := l.origins[key]; given && !from.refused && !registry.trusts() {
+			l.fail(key, "none of the endpoints is trusted; allowed: true for one of them, or to leave the key out for the first")
+		}
+	}
 }
 
 // loader lays values over a configuration, notes where each came from, and gathers what is wrong.

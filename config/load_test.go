@@ -38,18 +38,21 @@ data_dir: /var/lib/entrepot
 default_registry: GHCR.io
 shutdown_grace: 1d12h
 log: {level: debug, format: json}
-cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 90s}
+cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 90s, fill: whole, when_abandoned: park}
 registries:
   index.docker.io:
     credentials: {username: ci, password_file: hub}
   ghcr.io:
-    endpoints: [{url: HTTPS://Near.Example:8443/v2proxy/}, {url: https://ghcr.io}]
+    endpoints: [{url: HTTPS://Near.Example:8443/v2proxy/, trusted: true}, {url: https://ghcr.io, trusted: false}]
+    prefer: speed
+    connections: {per_blob: 1, per_endpoint: 100}
     credentials: {username: 0123, password: s3cret}
     hosts: [GHCR.mirror.example, "[fd00::1]:5000"]
     token_realms: [auth.example]
   quay.io:
+    connections: {per_blob: 8}
   localhost:5001: {}
-bandwidth: {upstream: 200Mbit/s}
+bandwidth: {upstream: 200Mbit/s, background: 2MB/s}
 `
 
 func wholeConfig() *Config {
@@ -59,22 +62,37 @@ func wholeConfig() *Config {
 		DefaultRegistry: "ghcr.io",
 		ShutdownGrace:   Duration(36 * time.Hour),
 		Log:             Log{Level: "debug", Format: "json"},
-		Cache:           Cache{MaxSize: Space{Bytes: 200 << 30}, MinFree: Space{Percent: 5}, TagTTL: Duration(90 * time.Second)},
+		Cache: Cache{
+			MaxSize: Space{Bytes: 200 << 30}, MinFree: Space{Percent: 5}, TagTTL: Duration(90 * time.Second),
+			Fill: "whole", WhenAbandoned: "park",
+		},
 		Registries: map[string]Registry{
 			"docker.io": {
-				Endpoints:   []Endpoint{{URL: "https://registry-1.docker.io"}},
+				Endpoints:   []Endpoint{{URL: "https://registry-1.docker.io", Trusted: true}},
+				Prefer:      "order",
+				Connections: Connections{PerBlob: 6, PerEndpoint: 24},
 				Credentials: Credentials{Username: "ci", PasswordFile: "hub"},
 			},
 			"ghcr.io": {
-				Endpoints:   []Endpoint{{URL: "https://near.example:8443/v2proxy"}, {URL: "https://ghcr.io"}},
+				Endpoints:   []Endpoint{{URL: "https://near.example:8443/v2proxy", Trusted: true}, {URL: "https://ghcr.io"}},
+				Prefer:      "speed",
+				Connections: Connections{PerBlob: 1, PerEndpoint: 100},
 				Credentials: Credentials{Username: "0123", Password: NewSecret("s3cret")},
 				Hosts:       []string{"ghcr.mirror.example", "[fd00::1]:5000"},
 				TokenRealms: []string{"auth.example"},
 			},
-			"quay.io":        {Endpoints: []Endpoint{{URL: "https://quay.io"}}},
-			"localhost:5001": {Endpoints: []Endpoint{{URL: "https://localhost:5001"}}},
+			"quay.io": {
+				Endpoints:   []Endpoint{{URL: "https://quay.io", Trusted: true}},
+				Prefer:      "order",
+				Connections: Connections{PerBlob: 8, PerEndpoint: 24},
+			},
+			"localhost:5001": {
+				Endpoints:   []Endpoint{{URL: "https://localhost:5001", Trusted: true}},
+				Prefer:      "order",
+				Connections: Connections{PerBlob: 6, PerEndpoint: 24},
+			},
 		},
-		Bandwidth: Bandwidth{Upstream: 25_000_000},
+		Bandwidth: Bandwidth{Upstream: 25_000_000, Background: 2_000_000},
 	}
 }
 
@@ -95,7 +113,7 @@ func TestNothingConfiguredIsTheDefault(t *testing.T) {
 		"document mark": "---\n",
 		"byte mark":     "\ufeff# nothing\n",
 		"empty parts":   "log:\ncache:\nregistries:\n  # ghcr.io:\n",
-		"empty entry":   "registries: {docker.io: {endpoints: , hosts: [], credentials: }}\n",
+		"empty entry":   "registries: {docker.io: {endpoints: , connections: , hosts: [], credentials: }}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := loadText(t, text, []string{"HOME=/", "ENTREPOTS=1", "ENTREPOT_CONFIG=f.yaml"})
@@ -104,7 +122,9 @@ func TestNothingConfiguredIsTheDefault(t *testing.T) {
 			}
 			want := Default()
 			if name == "empty entry" {
-				want.Registries["docker.io"] = Registry{Endpoints: defaultEndpoints("docker.io"), Hosts: []string{}}
+				hub := defaultRegistry("docker.io")
+				hub.Hosts = []string{}
+				want.Registries["docker.io"] = hub
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
@@ -117,6 +137,59 @@ func TestNothingConfiguredIsTheDefault(t *testing.T) {
 	}
 	if err := Default().Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestSomeEndpointIsTrusted(t *testing.T) {
+	const a, b, c = URL("https://a.io"), URL("https://b.io"), URL("https://c.io")
+	for _, tt := range []struct {
+		name, endpoints string
+		environ         []string
+		want            []Endpoint
+	}{
+		{"none marked", "[{url: https://a.io}, {url: https://b.io}]", nil, []Endpoint{{a, true}, {b, false}}},
+		{"the last", "[{url: https://a.io}, {url: https://b.io, trusted: true}]", nil, []Endpoint{{a, false}, {b, true}}},
+		{"several", "[{trusted: true, url: https://a.io}, {url: https://b.io}, {url: https://c.io, trusted: true}]", nil,
+			[]Endpoint{{a, true}, {b, false}, {c, true}}},
+		{"all", "[{url: https://a.io, trusted: true}, {url: https://b.io, trusted: true}]", nil, []Endpoint{{a, true}, {b, true}}},
+		{"not the first", "[{url: https://a.io, trusted: false}, {url: https://b.io, trusted: true}]", nil,
+			[]Endpoint{{a, false}, {b, true}}},
+		{"not the second", "[{url: https://a.io}, {url: https://b.io, trusted: false}]", nil, []Endpoint{{a, true}, {b, false}}},
+		{"no endpoint", "[]", nil, []Endpoint{{a, true}}},
+		{"replaced by a variable", "[{url: https://a.io, trusted: false}, {url: https://b.io, trusted: true}]",
+			[]string{"ENTREPOT_REGISTRIES_A_IO_ENDPOINTS=https://c.io,https://b.io"}, []Endpoint{{c, true}, {b, false}}},
+		{"a refusal replaced by a variable", "[{url: https://a.io, trusted: false}]",
+			[]string{"ENTREPOT_REGISTRIES_A_IO_ENDPOINTS=https://a.io"}, []Endpoint{{a, true}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			first, err := loadText(t, "registries: {a.io: {endpoints: "+tt.endpoints+"}}\n", tt.environ)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, first.Registries["a.io"].Endpoints); diff != "" {
+				t.Error(diff)
+			}
+			var b bytes.Buffer
+			if err := first.WriteYAML(&b); err != nil {
+				t.Fatal(err)
+			}
+			again, err := loadText(t, b.String(), nil)
+			if diff := cmp.Diff(first, again); diff != "" || err != nil {
+				t.Errorf("%v, %s in\n%s", err, diff, &b)
+			}
+		})
+	}
+}
+
+func TestRegistryHasItsDefaultsWhereverItIsNamed(t *testing.T) {
+	got, err := loadText(t, "registries: {a.io: , b.io: {connections: {per_endpoint: 1000}}}\n", []string{"ENTREPOT_REGISTRIES=c.io"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]Connections{"docker.io": {6, 24}, "a.io": {6, 24}, "b.io": {6, 1000}, "c.io": {6, 24}} {
+		if r := got.Registries[name]; r.Connections != want || r.Prefer != "order" {
+			t.Errorf("%s: %+v, prefers %s; want %+v, order", name, r.Connections, r.Prefer, want)
+		}
 	}
 }
 
@@ -155,7 +228,11 @@ func TestOverridesWinAndAreNamed(t *testing.T) {
 	}
 	want := Default()
 	want.Listen, want.AdminListen, want.DataDir, want.DefaultRegistry = ":82", "", "env", "ghcr.io"
-	want.Registries["ghcr.io"] = Registry{Endpoints: []Endpoint{{"http://localhost:5001"}, {"http://localhost:5002"}}}
+	want.Registries["ghcr.io"] = Registry{
+		Endpoints:   []Endpoint{{"http://localhost:5001", true}, {"http://localhost:5002", false}},
+		Prefer:      "order",
+		Connections: Connections{PerBlob: 6, PerEndpoint: 24},
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -228,7 +305,8 @@ func TestWriteYAMLText(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"admin_listen: ''", "shutdown_grace: 1d12h", "  max_size: 200GiB", "  min_free: 5%",
-		"      password: '[hidden]'", "      username: '0123'", "  upstream: 25MB/s"} {
+		"      password: '[hidden]'", "      username: '0123'", "  upstream: 25MB/s", "  background: 2MB/s", "  fill: whole",
+		"  when_abandoned: park", "    prefer: speed", "      per_blob: 1", "      per_endpoint: 100"} {
 		if !slices.Contains(strings.Split(b.String(), "\n"), line) {
 			t.Errorf("no line %q in\n%s", line, &b)
 		}
@@ -277,6 +355,9 @@ func FuzzLoad(f *testing.F) {
 	f.Add("", "ENTREPOT_REGISTRIES=ghcr.io,quay.io")
 	f.Add("registries: {a-b: {hosts: [x]}, a.b: }", "ENTREPOT_REGISTRIES_A_B_HOSTS=y")
 	f.Add("cache: {max_size: 12.5%, tag_ttl: 1.5d}", "ENTREPOT_BANDWIDTH_UPSTREAM=1Gbit/s")
+	f.Add("registries: {a.io: {endpoints: [{url: http://b.io}, {url: http://a.io, trusted: true}], connections: {per_blob: 8}}}", "")
+	f.Add("registries: {a.io: {endpoints: [{url: http://a.io, trusted: false}], prefer: speed}}", "ENTREPOT_REGISTRIES_A_IO_CONNECTIONS_PER_ENDPOINT=1000")
+	f.Add("cache: {fill: whole, when_abandoned: park}", "ENTREPOT_BANDWIDTH_BACKGROUND=1MiB/s")
 	f.Add("a: &a [*a, {<<: *a}]\n---\n", "ENTREPOT_CACHE_MAX_SIZE=")
 	f.Add("data_dir: \"\\u2028 \\x85 \\t\"\nregistries: {a: {credentials: {username: \"\\x00\", password: \"~\"}}}", "")
 	path := filepath.Join(f.TempDir(), "f.yaml")

@@ -231,6 +231,25 @@ func (r Rate) String() string {
 	return Size(r).String() + "/s"
 }
 
+// Count is a whole number of things, 1 or more. The zero Count is one that was not given.
+type Count int
+
+// UnmarshalText parses a count in decimal digits. 0 is refused: it could mean none, no limit or the default. So is a
+// leading 0, which means octal to YAML 1.1.
+func (c *Count) UnmarshalText(text []byte) error {
+	const allowed = "allowed: a whole number from 1, such as 6"
+	digits := string(text)
+	if strings.Trim(digits, "0123456789") != "" || strings.HasPrefix(digits, "0") || digits == "" {
+		return fmt.Errorf("%s is not a count; %s", quote(digits), allowed)
+	}
+	n, err := strconv.ParseInt(digits, 10, 32)
+	if err != nil {
+		return fmt.Errorf("%s is too large; %s", quote(digits), allowed)
+	}
+	*c = Count(n)
+	return nil
+}
+
 // URL is the address of an endpoint: http or https, a host, perhaps a port and a path, and nothing else. Its host is in
 // lower case, and neither /v2 nor a slash is at its end.
 type URL string
@@ -303,6 +322,30 @@ type Format string
 // UnmarshalText accepts the three formats.
 func (f *Format) UnmarshalText(text []byte) error {
 	return oneOf(f, string(text), "auto", "console", "json")
+}
+
+// FillMode is how much of a blob is fetched for whoever asks for a part of it: auto or whole.
+type FillMode string
+
+// UnmarshalText accepts the two modes.
+func (m *FillMode) UnmarshalText(text []byte) error {
+	return oneOf(m, string(text), "auto", "whole")
+}
+
+// Abandonment is what becomes of a transfer that nobody wants any more: finish or park.
+type Abandonment string
+
+// UnmarshalText accepts the two ends.
+func (a *Abandonment) UnmarshalText(text []byte) error {
+	return oneOf(a, string(text), "finish", "park")
+}
+
+// Preference is what comes first of several endpoints: order, the one listed first, or speed, the fastest.
+type Preference string
+
+// UnmarshalText accepts the two preferences.
+func (p *Preference) UnmarshalText(text []byte) error {
+	return oneOf(p, string(text), "order", "speed")
 }
 
 func oneOf[T ~string](to *T, text string, allowed ...T) error {

@@ -108,6 +108,19 @@ func TestRate(t *testing.T) {
 	refuses[Rate](t, "7bit/s", `"7bit/s" is less than one byte a second`+allowed)
 }
 
+func TestCount(t *testing.T) {
+	parses(t, "1", Count(1), "1")
+	parses(t, "24", Count(24), "24")
+	parses(t, "2147483647", Count(1<<31-1), "2147483647")
+	const allowed = "; allowed: a whole number from 1, such as 6"
+	for _, in := range []string{"", "0", "-1", "+1", "06", "0x6", "6.0", "1e1", "1_0", "1,0", " 6", "six", "٦", "auto"} {
+		refuses[Count](t, in, `"`+in+`" is not a count`+allowed)
+	}
+	for _, in := range []string{"2147483648", "99999999999999999999"} {
+		refuses[Count](t, in, `"`+in+`" is too large`+allowed)
+	}
+}
+
 func TestURL(t *testing.T) {
 	parses(t, "https://ghcr.io", URL("https://ghcr.io"), "https://ghcr.io")
 	parses(t, "HTTP://Localhost:5000/", URL("http://localhost:5000"), "http://localhost:5000")
@@ -188,6 +201,10 @@ func FuzzDuration(f *testing.F) {
 
 func FuzzRate(f *testing.F) {
 	roundTrips[Rate](f, "unlimited", "200Mbit/s", "20MB/s", "20MiB/s", "1Gbit/s", "8bit/s", "0.1kbit/s")
+}
+
+func FuzzCount(f *testing.F) {
+	roundTrips[Count](f, "1", "24", "0", "-1", "+6", "06", "1e3", "2147483648")
 }
 
 func FuzzURL(f *testing.F) {

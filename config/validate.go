@@ -88,6 +88,12 @@ func wildcard(host string) bool {
 	return host == "" || err == nil && ip.IsUnspecified()
 }
 
+// More connections than these are a slip of the hand, or a burden to the registry, sooner than a gain.
+const (
+	mostPerBlob     Count = 8
+	mostPerEndpoint Count = 1000
+)
+
 const hostAllowed = "allowed: host or host:port, such as registry.example:5000"
 
 // registry checks one registry. Hosts maps the Host names claimed so far to their registries.
@@ -128,7 +134,16 @@ func (k *checker) registry(name string, hosts map[string]string) {
 			k.fail(item(key+".token_realms", i), "%s is not a host; %s", quote(host), hostAllowed)
 		}
 	}
+	k.count(registry.Connections.PerBlob, mostPerBlob, key+".connections.per_blob")
+	k.count(registry.Connections.PerEndpoint, mostPerEndpoint, key+".connections.per_endpoint")
 	k.credentials(registry.Credentials, key+".credentials")
+}
+
+// count checks a count, unless it was not given: [Load] gives all, whoever makes a configuration by hand perhaps not.
+func (k *checker) count(n, most Count, key string) {
+	if n < 0 || n > most {
+		k.fail(key, "%d is out of bounds; allowed: 1 to %d", n, most)
+	}
 }
 
 func item(key string, i int) string { return key + "[" + strconv.Itoa(i) + "]" }

@@ -86,7 +86,7 @@ func (m *Metrics) zero(registries []string) {
 
 // What package upstream calls the kinds of its requests, and how they end.
 var (
-	upstreamKinds    = []string{"manifest", "blob", "list", "token"}
+	upstreamKinds    = []string{"manifest", "blob", "list", "token", "probe"}
 	upstreamOutcomes = []string{"ok", "refused", "throttled", "failed"}
 )
 

@@ -41,6 +41,7 @@ type mirror struct {
 	server  *httptest.Server
 	ups     []*upstream.Registry
 	extra   map[string]*registry
+	mirrors []*registry // further endpoints of docker.io
 
 	mu    sync.Mutex
 	ahead time.Duration
@@ -52,13 +53,24 @@ func newMirror(t *testing.T, u *registry, others map[string]*registry, change ..
 	for name, other := range others {
 		m.extra[name] = other
 	}
-	m.opts = cache.Options{DataDir: t.TempDir(), TagTTL: time.Minute, Now: m.now}
+	m.begin(change...)
+	return m
+}
+
+// newMirrorOf starts a mirror of docker.io, which has several endpoints.
+func newMirrorOf(t *testing.T, endpoints ...*registry) *mirror {
+	m := &mirror{t: t, extra: map[string]*registry{"docker.io": endpoints[0]}, mirrors: endpoints[1:]}
+	m.begin()
+	return m
+}
+
+func (m *mirror) begin(change ...func(*cache.Options)) {
+	m.opts = cache.Options{DataDir: m.t.TempDir(), TagTTL: time.Minute, Now: m.now}
 	for _, c := range change {
 		c(&m.opts)
 	}
 	m.start()
-	t.Cleanup(m.close)
-	return m
+	m.t.Cleanup(m.close)
 }
 
 func (m *mirror) now() time.Time {
@@ -82,16 +94,19 @@ func (m *mirror) start() {
 	m.opts.Log, m.opts.FillDone, m.opts.Upstreams = log, m.metrics.FillDone, map[string]cache.Upstream{}
 	var registries []proxy.Registry
 	for name, u := range m.extra {
-		endpoint, err := url.Parse(u.server.URL)
-		if err != nil {
-			m.t.Fatal(err)
+		endpoints := []upstream.Endpoint{m.endpoint(u)}
+		if name == "docker.io" {
+			for _, other := range m.mirrors {
+				endpoints = append(endpoints, m.endpoint(other))
+			}
 		}
-		up, err := upstream.New(upstream.Options{Name: name, Endpoints: []*url.URL{endpoint}, Log: log, Observer: m.metrics,
-			StallTimeout: time.Hour}) // tests hold bodies back for as long as a slow machine takes
+		up, err := upstream.New(upstream.Options{Name: name, Endpoints: endpoints, Log: log, Observer: m.metrics,
+			ConnectionsPerBlob: 1, StallTimeout: time.Hour}) // how fast the machine is, and how slow, is not the test's
 		if err != nil {
 			m.t.Fatal(err)
 		}
 		m.ups = append(m.ups, up)
+		m.metrics.WatchEndpoints(name, up.Endpoints)
 		m.opts.Upstreams[name] = up
 		registries = append(registries, proxy.Registry{Name: name, Hosts: []string{name + ".mirror.test"}})
 	}
@@ -104,6 +119,14 @@ func (m *mirror) start() {
 	m.server = httptest.NewServer(proxy.New(proxy.Options{Cache: c, Registries: registries, DefaultRegistry: "docker.io",
 		Canonical: config.CanonicalRegistry, Metrics: m.metrics, Log: log}))
 	m.url = m.server.URL
+}
+
+func (m *mirror) endpoint(u *registry) upstream.Endpoint {
+	at, err := url.Parse(u.server.URL)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return upstream.Endpoint{URL: at}
 }
 
 func (m *mirror) close() {
@@ -263,4 +286,10 @@ func (m *mirror) exposition() string {
 	w := httptest.NewRecorder()
 	proxy.Admin(m.metrics, func() bool { return true }).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	return w.Body.String()
+}
+
+// endpointMetric is a line of the exposition that tells of an endpoint of docker.io.
+func (m *mirror) endpointMetric(name string, u *registry, value int) string {
+	host := strings.TrimPrefix(u.server.URL, "http://")
+	return fmt.Sprintf("entrepot_endpoint_%s{endpoint=%q,registry=\"docker.io\"} %d\n", name, host, value)
 }

@@ -145,7 +145,7 @@ func TestCredentialsGoWhereTheyBelong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	up, err := upstream.New(upstream.Options{Name: "docker.io", Endpoints: []*url.URL{endpoint}, Log: log,
+	up, err := upstream.New(upstream.Options{Name: "docker.io", Endpoints: []upstream.Endpoint{{URL: endpoint}}, Log: log,
 		Credentials: func() (upstream.Credentials, error) {
 			return upstream.Credentials{Username: "ci", Password: password}, nil
 		}})

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,7 @@ type registry struct {
 	blobs     map[string][]byte   // by "name@digest"
 	lists     map[string]list     // by path below /v2/ with query
 	log       []string            // "GET /v2/…", as they came
+	ranged    []string            // the Range headers of requests for blobs
 	fault     func(w http.ResponseWriter, r *http.Request) bool
 }
 
@@ -55,6 +57,9 @@ func (u *registry) fail(f func(w http.ResponseWriter, r *http.Request) bool) {
 func (u *registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	u.mu.Lock()
 	u.log = append(u.log, r.Method+" "+r.URL.RequestURI())
+	if strings.Contains(r.URL.Path, "/blobs/") && r.Method == http.MethodGet {
+		u.ranged = append(u.ranged, r.Header.Get("Range"))
+	}
 	fault := u.fault
 	u.mu.Unlock()
 	if e := r.Header.Get("Accept-Encoding"); e != "" && e != "identity" {
@@ -177,6 +182,13 @@ func (u *registry) count(prefix string) int {
 		}
 	}
 	return n
+}
+
+// ranges are the Range headers of the requests for blobs.
+func (u *registry) ranges() []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.ranged)
 }
 
 // forget empties the log of requests.

@@ -18,7 +18,7 @@ func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repo
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.follow(ctx, q, to, sent)
+	resp, err := r.ask(ctx, e, q, to, sent)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized || originOf(resp.Request.URL) != e.origin {
 		return resp, err
 	}
@@ -37,7 +37,14 @@ func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repo
 		return resp, nil
 	}
 	discard(resp)
-	return r.follow(ctx, q, to, renewed)
+	return r.ask(ctx, e, q, to, renewed)
+}
+
+// ask is follow on behalf of an endpoint, whose health shows in what becomes of that.
+func (r *Registry) ask(ctx context.Context, e *endpoint, q question, to *url.URL, authorization string) (*http.Response, error) {
+	resp, err := r.follow(ctx, q, to, authorization)
+	r.hear(ctx, e, resp, err)
+	return resp, err
 }
 
 // authorization is the header that meets an endpoint's challenge; none if there is none to meet, or nobody to be.
@@ -58,7 +65,7 @@ func (r *Registry) credentials(e *endpoint) (Credentials, error) {
 	if e.mirror {
 		return Credentials{}, nil
 	}
-	who, err := r.ask()
+	who, err := r.login()
 	if err != nil {
 		r.log.Error("credentials can't be read", zap.String("registry", r.name), zap.Error(err))
 		return Credentials{}, errCredentials

@@ -6,59 +6,117 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 )
 
-// OpenBlob streams a blob from offset on: length bytes of it, or all that follow if length is not positive; all that follow
-// as well from an upstream that ignores ranges. Size is that of the whole blob, or -1 when upstream does not state it;
-// then, and only then, does nothing but the digest tell a body that was cut off from a whole one.
+// maxValidator bounds an entity tag that is taken for a validator. Storage hosts' are a hash of 32 to 128 digits.
+const maxValidator = 256
+
+// BlobRequest says what to fetch of a blob, and how.
+type BlobRequest struct {
+	Repository string
+	Digest     digest.Digest
+	Offset     int64
+	Length     int64 // not positive: all that follow
+
+	// Beside is how many connections bring this blob already. If any does, this one is refused (ErrEnough) rather than
+	// strain an endpoint, and asks no second one when the first it finds has an error.
+	Beside int
+
+	// Waiting tells whether anybody waits for the bytes. It is asked for every 32 KiB and, while they are held back because
+	// nobody does, once a second. Nil: somebody does.
+	Waiting func() bool
+
+	// Validator is that of an earlier BlobStream of the same blob, to be told if the endpoint has changed the content since.
+	// It is for the endpoint that gave it, and for a request for part of the blob; any other ignores it. "": none.
+	Validator string
+}
+
+// BlobStream is a blob on its way, or part of one.
+type BlobStream struct {
+	io.ReadCloser
+	Size      int64  // of the whole blob; -1 if not stated
+	Endpoint  string // who sends it: for Distrust, logs and metrics
+	Validator string // for later requests; "" if the endpoint gave no strong entity tag
+}
+
+// OpenBlob streams a blob from an offset on: as many bytes as are asked for, or all that follow; all that follow as well
+// from an upstream that ignores ranges. When upstream does not state the size, then, and only then, does nothing but the
+// digest tell a body that was cut off from a whole one.
 //
-// The body's errors are of type *Error, but for io.EOF. One that ends early wraps io.ErrUnexpectedEOF; one that brings no
-// byte for the stall time-out, ErrStalled. The clock for that runs only while a Read waits for the network: neither a
-// slow caller nor the bandwidth limit is upstream's fault. The caller closes the body, and may do so while it reads.
-func (r *Registry) OpenBlob(ctx context.Context, repository string, d digest.Digest, offset, length int64) (io.ReadCloser, int64, error) {
-	q := question{kind: kindBlob, method: http.MethodGet, offset: offset, length: length,
-		op: "GET blob " + repository + "@" + d.String()}
-	var body *blobBody
-	err := r.inTurn(ctx, q, r.endpoints, func(e *endpoint) (err error) {
-		body, err = r.openBlob(ctx, e, q, repository, d)
+// The errors of OpenBlob, except for ErrEnough, and those of the body, except for io.EOF, are of type *Error. A body that
+// ends early wraps io.ErrUnexpectedEOF; one that brings no byte for the stall time-out, ErrStalled. The clock for that
+// runs only while a Read waits for the network: neither a slow caller nor a bandwidth limit is upstream's fault. The caller
+// closes the body, and may do so while it reads.
+func (r *Registry) OpenBlob(ctx context.Context, req BlobRequest) (*BlobStream, error) {
+	q := question{kind: kindBlob, method: http.MethodGet, byDigest: true, offset: req.Offset, length: req.Length,
+		op: "GET blob " + req.Repository + "@" + req.Digest.String()}
+	if req.Beside > 0 {
+		e := r.extra(q, req.Beside)
+		if e == nil {
+			return nil, fmt.Errorf("%s: %s: %w", r.name, q.op, ErrEnough)
+		}
+		return r.openBlob(ctx, e, q, req)
+	}
+	var stream *BlobStream
+	err := r.inTurn(ctx, q, func(e *endpoint) (err error) {
+		e.join()
+		stream, err = r.openBlob(ctx, e, q, req)
 		return err
 	})
 	if err != nil {
-		return nil, 0, err
-	}
-	return body, body.size, nil
-}
-
-func (r *Registry) openBlob(ctx context.Context, e *endpoint, q question, repository string, d digest.Digest) (*blobBody, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	impatience := time.AfterFunc(smallTimeout, func() { cancel(errSlow) })
-	resp, x, err := r.blobAnswer(ctx, e, q, repository, d)
-	if err != nil {
-		impatience.Stop()
-		err = r.failed(q, err)
-		cancel(nil)
 		return nil, err
 	}
-	if !impatience.Stop() { // too late by a hair: ctx has ended
+	return stream, nil
+}
+
+// openBlob asks one endpoint for a blob. The caller has counted the stream, which is counted until it is closed or failed to
+// open. Its errors are of type *Error.
+func (r *Registry) openBlob(ctx context.Context, e *endpoint, q question, req BlobRequest) (*BlobStream, error) {
+	if tag, ok := strings.CutPrefix(req.Validator, validator(e, "")); ok && q.ranged() {
+		q.ifRange = tag
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	impatience := time.AfterFunc(smallTimeout, func() { cancel(errSlow) })
+	resp, x, err := r.blobAnswer(ctx, e, q, req.Repository, req.Digest)
+	if !impatience.Stop() && err == nil { // too late by a hair: ctx has ended
 		resp.Body.Close()
-		return nil, r.failed(q, errSlow)
+		err = errSlow
+	}
+	if err != nil {
+		cancel(nil)
+		e.leave(0, 0)
+		return nil, r.failed(q, err)
 	}
 	body := &blobBody{
 		extent:  x,
 		network: resp.Body,
+		from:    e,
 		stall:   r.stall,
 		cancel:  cancel,
-		fail:    func(err error) error { return r.failed(q, causeOf(ctx, err)) },
+		fail: func(err error) error {
+			err = causeOf(ctx, err)
+			r.broke(ctx, e, err)
+			return r.failed(q, err)
+		},
 	}
 	body.watchdog = time.AfterFunc(r.stall, func() { cancel(ErrStalled) })
 	body.watchdog.Stop()
-	body.paced = r.limiter.Reader(ctx, readerFunc(body.watchedRead))
-	return body, nil
+	body.paced = readerFunc(body.watchedRead)
+	if req.Waiting != nil {
+		body.paced = r.background.ReaderWhile(ctx, body.paced, func() bool { return !req.Waiting() })
+	}
+	body.paced = r.limiter.Reader(ctx, body.paced)
+	stream := &BlobStream{ReadCloser: body, Size: x.size, Endpoint: e.name}
+	if tag := entityTag(resp); tag != "" {
+		stream.Validator = validator(e, tag)
+	}
+	return stream, nil
 }
 
 // blobAnswer asks for a blob, and returns an answer whose body is what was asked for, and what that holds.
@@ -73,6 +131,9 @@ func (r *Registry) blobAnswer(ctx context.Context, e *endpoint, q question, repo
 		return nil, extent{}, r.refusal(q, resp, e.origin)
 	}
 	x, err := extentOf(resp, q.offset, q.length)
+	if tag := entityTag(resp); q.ifRange != "" && tag != "" && tag != q.ifRange {
+		err = errors.New("the endpoint changed the content") // which may well be why the extent does not fit
+	}
 	if err == nil {
 		err = plainlyCoded(resp)
 	}
@@ -89,62 +150,16 @@ func (r *Registry) blobAnswer(ctx context.Context, e *endpoint, q question, repo
 	return resp, x, nil
 }
 
-// extent is what a body holds of a blob.
-type extent struct {
-	size int64 // of the whole blob; -1: not stated
-	skip int64 // bytes that come before the offset that was asked for
-	left int64 // bytes that are to come, these included; -1: not stated
-}
+// validator binds an entity tag to the endpoint that gave it: to another it would mean anything. No name has a space in it.
+func validator(e *endpoint, tag string) string { return e.name + " " + tag }
 
-// extentOf reads an answer of status 200, which may ignore that an offset was asked for, or 206, which may not.
-func extentOf(resp *http.Response, offset, length int64) (extent, error) {
-	if resp.StatusCode == http.StatusOK {
-		if resp.ContentLength >= 0 && resp.ContentLength < offset {
-			return extent{}, fmt.Errorf("blob of %d bytes has none at %d", resp.ContentLength, offset)
-		}
-		return extent{size: resp.ContentLength, skip: offset, left: resp.ContentLength}, nil
+// entityTag returns the strong entity tag of an answer, or "": a weak one promises nothing about single bytes.
+func entityTag(resp *http.Response) string {
+	tag := resp.Header.Get("ETag")
+	if len(tag) < 2 || tag[0] != '"' || tag[len(tag)-1] != '"' || len(tag) > maxValidator {
+		return ""
 	}
-	header := resp.Header.Get("Content-Range")
-	first, last, size, ok := parseContentRange(header)
-	switch {
-	case !ok:
-		return extent{}, fmt.Errorf("part of a blob without a readable range: %q", printable(header, maxCode))
-	case first != offset:
-		return extent{}, fmt.Errorf("part of a blob from %d on, not from %d", first, offset)
-	case resp.ContentLength >= 0 && resp.ContentLength != last-first+1:
-		return extent{}, fmt.Errorf("part of a blob with %d bytes for the range %q", resp.ContentLength, header)
-	}
-	// As much as was asked for, though the part may be shorter: then it ends early, and the caller asks for what is missing.
-	left := size - first
-	if size < 0 {
-		left = last - first + 1
-	}
-	if length > 0 {
-		left = min(left, length)
-	}
-	return extent{size: size, left: left}, nil
-}
-
-// parseContentRange reads "bytes first-last/size". Size is -1 where the header says that it is not known.
-func parseContentRange(header string) (first, last, size int64, ok bool) {
-	unit, rest, _ := strings.Cut(strings.TrimSpace(header), " ")
-	span, total, _ := strings.Cut(rest, "/")
-	from, to, _ := strings.Cut(span, "-")
-	first, errFirst := parseSize(from)
-	last, errLast := parseSize(to)
-	size, errSize := int64(-1), error(nil)
-	if total != "*" {
-		size, errSize = parseSize(total)
-	}
-	ok = strings.EqualFold(unit, "bytes") && errors.Join(errFirst, errLast, errSize) == nil &&
-		first <= last && (size < 0 || last < size)
-	return first, last, size, ok
-}
-
-// parseSize reads digits and nothing but digits.
-func parseSize(s string) (int64, error) {
-	n, err := strconv.ParseUint(s, 10, 63)
-	return int64(n), err
+	return tag
 }
 
 // blobBody is the body of a blob: the network under a watchdog, at the limiter's pace, within its extent.
@@ -155,9 +170,13 @@ type blobBody struct {
 	err   error // of all reads from now on
 
 	network  io.ReadCloser
+	from     *endpoint
 	stall    time.Duration
 	watchdog *time.Timer
 	cancel   context.CancelCauseFunc
+
+	brought, waited atomic.Int64 // bytes of the network, and nanoseconds that it took; Close may come while a Read is waiting
+	once            sync.Once
 }
 
 func (b *blobBody) Read(p []byte) (int, error) {
@@ -201,12 +220,17 @@ func (b *blobBody) next(p []byte) (int, error) {
 func (b *blobBody) watchedRead(p []byte) (int, error) {
 	b.watchdog.Reset(b.stall)
 	defer b.watchdog.Stop()
-	return b.network.Read(p)
+	start := time.Now()
+	n, err := b.network.Read(p)
+	b.brought.Add(int64(n))
+	b.waited.Add(int64(time.Since(start)))
+	return n, err
 }
 
 // Close ends the request. A Read that is waiting returns.
 func (b *blobBody) Close() error {
 	b.cancel(nil)
+	b.once.Do(func() { b.from.leave(b.brought.Load(), time.Duration(b.waited.Load())) })
 	return b.network.Close()
 }
 

@@ -24,6 +24,11 @@ var (
 	layerDigest = digest.FromBytes(layer)
 )
 
+// wanted asks for part of a blob.
+func wanted(d digest.Digest, offset, length int64) BlobRequest {
+	return BlobRequest{Repository: repo, Digest: d, Offset: offset, Length: length}
+}
+
 // serveLayer answers ranges as a storage host does.
 func serveLayer(rw http.ResponseWriter, req *http.Request) {
 	rw.Header().Set("Content-Type", "application/octet-stream")
@@ -94,13 +99,13 @@ func TestBlobIsReadFromItsOffset(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.serve("https://registry.test", tt.answer)
-			body, size, err := w.registry(Options{}, "https://registry.test").OpenBlob(t.Context(), repo, layerDigest, tt.offset, tt.length)
+			body, err := w.registry(Options{}, "https://registry.test").OpenBlob(t.Context(), wanted(layerDigest, tt.offset, tt.length))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer body.Close()
-			if size != tt.size {
-				t.Errorf("size %d, want %d", size, tt.size)
+			if body.Size != tt.size {
+				t.Errorf("size %d, want %d", body.Size, tt.size)
 			}
 			got, err := io.ReadAll(body)
 			if !bytes.Equal(got, tt.content) {
@@ -149,7 +154,7 @@ func TestUnfitBlobIsNoAnswer(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.serve("http://registry.test", tt.answer)
-			body, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, tt.offset, -1)
+			body, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), wanted(layerDigest, tt.offset, -1))
 			if e := asError(t, err); e.Answered() || body != nil || !strings.Contains(e.Error(), tt.err) {
 				t.Errorf("%v (answered %t), want %s", e, e.Answered(), tt.err)
 			}
@@ -170,7 +175,7 @@ func TestStalledBlobIsGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.serve("http://registry.test", sendAndStop(5000))
-		body, _, err := w.registry(Options{StallTimeout: 20 * time.Second}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, 0, -1)
+		body, err := w.registry(Options{StallTimeout: 20 * time.Second}, "http://registry.test").OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +203,7 @@ func TestSlowUpstreamIsNotStalled(t *testing.T) {
 			}
 		})
 		r := w.registry(Options{HeaderTimeout: time.Minute}, "http://registry.test")
-		body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 0, -1)
+		body, err := r.OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +228,7 @@ func TestSlowReaderAndSlowLimitAreNotStalls(t *testing.T) {
 				w := newWorld(t)
 				w.serve("http://registry.test", serveLayer)
 				r := w.registry(Options{Limiter: tt.limiter, StallTimeout: time.Second}, "http://registry.test")
-				body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 0, -1)
+				body, err := r.OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -260,7 +265,7 @@ func TestLimitIsForBlobBodiesAlone(t *testing.T) {
 		}
 		read := func(offset int64) func() error {
 			return func() error {
-				body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, offset, -1)
+				body, err := r.OpenBlob(t.Context(), wanted(layerDigest, offset, -1))
 				if err != nil {
 					return err
 				}
@@ -285,7 +290,7 @@ func TestCloseWakesTheReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.serve("http://registry.test", sendAndStop(0))
-		body, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, 0, -1)
+		body, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -303,7 +308,7 @@ func TestBodyEndsWithItsContext(t *testing.T) {
 		w.serve("http://registry.test", sendAndStop(0))
 		why := errors.New("not wanted any more")
 		ctx, cancel := context.WithCancelCause(t.Context())
-		body, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(ctx, repo, layerDigest, 0, -1)
+		body, err := w.registry(Options{}, "http://registry.test").OpenBlob(ctx, wanted(layerDigest, 0, -1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,7 +329,7 @@ func TestErrorBodyOfABlobDoesNotHoldItUp(t *testing.T) {
 			silent(rw, req)
 		})
 		start := time.Now()
-		_, _, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), repo, layerDigest, 0, -1)
+		_, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 		if took := time.Since(start); took != smallTimeout {
 			t.Errorf("gave up after %v", took)
 		}
@@ -348,7 +353,7 @@ func TestBlobsComeOverHTTP1AndManifestsMayNot(t *testing.T) {
 	if _, _, err := r.Manifest(t.Context(), repo, "7", nil); err != nil {
 		t.Fatal(err)
 	}
-	body, _, err := r.OpenBlob(t.Context(), repo, contentDigest, 0, -1)
+	body, err := r.OpenBlob(t.Context(), wanted(contentDigest, 0, -1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +368,7 @@ func TestConnectionIsKeptAfterAWholeBody(t *testing.T) {
 	w.serve("https://registry.test", serveLayer)
 	r := w.registry(Options{}, "https://registry.test")
 	for range 5 {
-		body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 1, -1)
+		body, err := r.OpenBlob(t.Context(), wanted(layerDigest, 1, -1))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -382,7 +387,7 @@ func TestConnectionIsKeptAfterAClosedRange(t *testing.T) {
 	w.serve("https://registry.test", serveLayer)
 	r := w.registry(Options{}, "https://registry.test")
 	for i := range int64(5) {
-		body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, i*1000, 1000)
+		body, err := r.OpenBlob(t.Context(), wanted(layerDigest, i*1000, 1000))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,10 @@ import (
 // ErrStalled is the cause of an Error when the bytes of a blob stopped coming.
 var ErrStalled = errors.New("upstream stopped sending")
 
+// ErrEnough is the error of OpenBlob for a further connection that was refused on this side, before anybody was asked: it
+// is no outage, and the connections that bring the blob already go on.
+var ErrEnough = errors.New("no further connection for this blob")
+
 var (
 	errSlow   = errors.New("no complete answer within " + smallTimeout.String())
 	errClosed = errors.New("registry is closed")
@@ -79,8 +83,11 @@ func (e *Error) Answered() bool {
 // Outage reports whether the error speaks of the registry and not of what it was asked for: it could not be reached, went
 // silent, or said that it can't serve now (5xx, 429).
 func (e *Error) Outage() bool {
-	return e.Status == 0 || e.Status >= http.StatusInternalServerError || e.Status == http.StatusTooManyRequests
+	return e.Status == 0 || e.Status >= http.StatusInternalServerError || e.Throttled()
 }
+
+// Throttled reports whether the error says that too much was asked (429).
+func (e *Error) Throttled() bool { return e.Status == http.StatusTooManyRequests }
 
 // headRefused reports whether an error says that what was asked by HEAD may still be had by GET. What a token server
 // says of its own methods is not about that.

@@ -34,9 +34,9 @@ func (r *Registry) Manifest(ctx context.Context, repository, reference string, a
 }
 
 func (r *Registry) manifest(ctx context.Context, q question, repository, reference string) (ocispec.Descriptor, []byte, error) {
-	endpoints, mark, asked := r.endpoints[:1], ":", digest.Digest("")
+	mark, asked := ":", digest.Digest("")
 	if d, err := digest.Parse(reference); err == nil {
-		endpoints, mark, asked = r.endpoints, "@", d
+		mark, asked, q.byDigest = "@", d, true
 	}
 	q.op = q.method + " manifest " + repository + mark + reference
 
@@ -62,7 +62,7 @@ func (r *Registry) manifest(ctx context.Context, q question, repository, referen
 		}
 		return nil
 	}
-	err := r.inTurn(ctx, q, endpoints, func(e *endpoint) error {
+	err := r.inTurn(ctx, q, func(e *endpoint) error {
 		err := r.whole(ctx, e, q, repository, "manifests/"+reference, nil, check)
 		if q.method == http.MethodHead && headRefused(err) {
 			q := q
@@ -83,9 +83,9 @@ func (r *Registry) manifest(ctx context.Context, q question, repository, referen
 // StatBlob asks by HEAD whether the repository holds the blob, and for its size, or by a GET of its first byte where an
 // endpoint knows no HEAD. That an answer states no size is an error.
 func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
-	q := question{kind: kindBlob, method: http.MethodHead, op: "HEAD blob " + repository + "@" + d.String()}
+	q := question{kind: kindBlob, method: http.MethodHead, byDigest: true, op: "HEAD blob " + repository + "@" + d.String()}
 	size := int64(-1)
-	err := r.inTurn(ctx, q, r.endpoints, func(e *endpoint) error {
+	err := r.inTurn(ctx, q, func(e *endpoint) error {
 		err := r.whole(ctx, e, q, repository, "blobs/"+d.String(), nil, func(resp *http.Response, _ []byte) error {
 			if _, err := mediaType(resp); err != nil {
 				return err
@@ -131,7 +131,7 @@ func (r *Registry) statByGet(ctx context.Context, e *endpoint, repository string
 	return x.size, nil
 }
 
-// List fetches a JSON document below a repository from the first endpoint: tags/list, or referrers/ and a digest. It
+// List fetches a JSON document below a repository from a trusted endpoint: tags/list, or referrers/ and a digest. It
 // returns the body, of at most MaxManifest bytes, and of the header what belongs to it: Content-Type, Link and
 // OCI-Filters-Applied. The body is a JSON object with the list that was asked for; what the list holds is not looked at.
 func (r *Registry) List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error) {
@@ -139,7 +139,7 @@ func (r *Registry) List(ctx context.Context, repository, resource string, query 
 		accept: []string{ocispec.MediaTypeImageIndex, "application/json"}}
 	header := make(http.Header)
 	var body []byte
-	err := r.inTurn(ctx, q, r.endpoints[:1], func(e *endpoint) error {
+	err := r.inTurn(ctx, q, func(e *endpoint) error {
 		return r.whole(ctx, e, q, repository, resource, query, func(resp *http.Response, content []byte) error {
 			if _, err := mediaType(resp); err != nil {
 				return err
@@ -185,33 +185,6 @@ type jsonStart byte
 func (s *jsonStart) UnmarshalJSON(value []byte) error {
 	*s = jsonStart(value[0])
 	return nil
-}
-
-// inTurn asks endpoints one after the other until one answers. One that lacks the thing, or can't say, leaves the
-// question to the next. If none answers, an outage outweighs an absence: what is missing from one mirror may be there
-// behind the endpoint that is silent. Of several refusals the earliest counts: that a mirror turns an anonymous user away
-// does not make what the registry lacks forbidden. Its errors are of type *Error.
-func (r *Registry) inTurn(ctx context.Context, q question, endpoints []*endpoint, ask func(*endpoint) error) error {
-	var outage, refusal *Error
-	for _, e := range endpoints {
-		err := ask(e)
-		if err == nil {
-			return nil
-		}
-		latest := r.failed(q, err)
-		if latest.Answered() {
-			refusal = either(refusal, latest)
-		} else {
-			outage = latest
-		}
-		if ctx.Err() != nil || latest.Answered() && latest.Status != http.StatusNotFound && !e.mirror {
-			break
-		}
-	}
-	if outage != nil {
-		return outage
-	}
-	return refusal
 }
 
 // whole asks an endpoint for something small, reads it to its end, and has it checked. All that takes smallTimeout at most.

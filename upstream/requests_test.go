@@ -250,13 +250,17 @@ func TestListMustHoldWhatWasAskedFor(t *testing.T) {
 
 func TestLargestListIsLookedAtWithoutBeingBuilt(t *testing.T) {
 	body := []byte(`{"tags":[` + strings.Repeat(`"",`, MaxManifest/3-10) + `""]}`)
-	if n := testing.AllocsPerRun(1, func() {
-		if err := listed("tags/list", body); err != nil {
-			t.Error(err)
+	var n float64
+	for range 5 { // servers of earlier tests may still be at their last allocations
+		if n = testing.AllocsPerRun(1, func() {
+			if err := listed("tags/list", body); err != nil {
+				t.Error(err)
+			}
+		}); n <= 100 {
+			return
 		}
-	}); n > 100 {
-		t.Errorf("%v allocations", n)
 	}
+	t.Errorf("%v allocations", n)
 }
 
 func TestListReturnsBodyAndItsHeaders(t *testing.T) {

@@ -78,7 +78,7 @@ func TestEveryDigestMethodTurnsToTheNextEndpoint(t *testing.T) {
 	if _, err := r.StatBlob(t.Context(), repo, contentDigest); err != nil {
 		t.Error("StatBlob:", err)
 	}
-	body, _, err := r.OpenBlob(t.Context(), repo, contentDigest, 0, -1)
+	body, err := r.OpenBlob(t.Context(), wanted(contentDigest, 0, -1))
 	if err != nil {
 		t.Fatal("OpenBlob:", err)
 	}
@@ -163,7 +163,7 @@ func TestCallerWhoLeavesIsToldWhy(t *testing.T) {
 				return err
 			},
 			"blob": func(ctx context.Context) error {
-				_, _, err := r.OpenBlob(ctx, repo, contentDigest, 0, -1)
+				_, err := r.OpenBlob(ctx, wanted(contentDigest, 0, -1))
 				return err
 			},
 		} {

@@ -3,7 +3,10 @@
 // A Registry is one upstream namespace and the endpoints that serve it. The life of a request:
 //
 //   - It is asked of an endpoint. What is named by digest is the same everywhere, so each endpoint is tried in turn until
-//     one has it; a tag means what the first endpoint says, and no other is asked.
+//     one has it; a tag means what the trusted endpoints say, and the first of these that answers decides.
+//   - What becomes of a request tells how the endpoint fares. One that is down is asked after all that are up, and probed
+//     behind the scenes until it is back; one whose bytes did not match a digest is asked for blobs last, for a while. The
+//     order changes and nothing else does: nobody is refused because of a guess, so one endpoint alone is always asked.
 //   - The endpoint's challenge, once seen, is remembered, so a token is asked for ahead of the request instead of after a
 //     401. Tokens are shared by all requests for a repository and renewed before they end, by one token request however
 //     many are waiting for it; a waiter that leaves disturbs nobody.
@@ -23,8 +26,8 @@
 //   - No error or log line holds a credential, a token, the query of a URL, or of what a redirect led to elsewhere more
 //     than the host: signatures live in queries and in paths.
 //   - A blob's body never ends cleanly before the size that was stated for it, and never yields more than that.
-//   - Nothing here retries, but for one renewal of a token that is refused, and a GET in place of a HEAD that an endpoint
-//     does not know: patience is the caller's.
+//   - No endpoint is asked the same twice on behalf of one call, but for one renewal of a token that is refused, and a GET
+//     in place of a HEAD that it does not know. A body that breaks off is not taken up elsewhere: patience is the caller's.
 package upstream
 
 import (
@@ -98,7 +101,7 @@ func (c Credentials) basic() string {
 type Observer interface {
 	// UpstreamRequest is called once for each request on the wire (each hop of a redirect and each token request is
 	// one), when the header of the answer has come or none will.
-	// Kind is manifest, blob, token or list. Outcome is ok (2xx and 3xx), refused (4xx), throttled (429) or failed (5xx,
+	// Kind is manifest, blob, token, list or probe. Outcome is ok (2xx and 3xx), refused (4xx), throttled (429) or failed (5xx,
 	// 408, 425, and no answer).
 	UpstreamRequest(registry, kind, outcome string, took time.Duration)
 
@@ -109,10 +112,12 @@ type Observer interface {
 // Options say how to reach a registry.
 type Options struct {
 	Name        string                      // the registry's name, for errors, logs and the observer
-	Endpoints   []*url.URL                  // the registry, then its mirrors; the first alone resolves tags; a path goes before /v2/
+	Endpoints   []Endpoint                  // the registry, then its mirrors
+	BySpeed     bool                        // prefer endpoints by the measured speed of blobs to those that come first here
 	Credentials func() (Credentials, error) // for the first endpoint alone, asked whenever it needs them; nil: anonymous
 	TokenRealms []string                    // further hosts (host or host:port) that may receive the credentials, over any scheme
 	Limiter     *bandwidth.Limiter          // for blob bodies alone; nil: unlimited
+	Background  *bandwidth.Limiter          // for those that nobody waits for, besides Limiter; nil: unlimited
 	Observer    Observer                    // nil: nobody is told
 	Log         *zap.Logger                 // nil: silent
 
@@ -120,20 +125,28 @@ type Options struct {
 	HeaderTimeout time.Duration // for the header of an answer; zero: 15 s
 	StallTimeout  time.Duration // for the next byte of a blob; zero: 30 s
 
+	// Bounds on further connections, as BlobRequest.Beside makes them: to bring one blob, and to one endpoint for all blobs.
+	// Zero: 6 and 24.
+	ConnectionsPerBlob, ConnectionsPerEndpoint int
+
 	UserAgent string // empty: entrepot
 }
 
 // Registry is one upstream registry. Its methods may be called from many goroutines.
 type Registry struct {
-	name      string
-	endpoints []*endpoint
-	ask       func() (Credentials, error)
-	realms    map[string]bool // token hosts the operator has named, in lower case
-	limiter   *bandwidth.Limiter
-	observer  Observer
-	log       *zap.Logger
-	stall     time.Duration
-	userAgent string
+	name       string
+	endpoints  []*endpoint
+	bySpeed    bool
+	login      func() (Credentials, error)
+	realms     map[string]bool // token hosts the operator has named, in lower case
+	limiter    *bandwidth.Limiter
+	background *bandwidth.Limiter
+	observer   Observer
+	log        *zap.Logger
+	stall      time.Duration
+	userAgent  string
+
+	perBlob, perEndpoint int // connections; no bound on the ones that are needed
 
 	// Blobs have connections of their own, and HTTP/1.1 on them: over HTTP/2 the layers of a pull would share one TCP
 	// connection and its window, and manifests would queue behind them.
@@ -141,7 +154,7 @@ type Registry struct {
 
 	tokens tokens
 
-	// Token requests serve many callers, so they live as long as the registry and not as long as any of these.
+	// Token requests serve many callers and probes none, so they live as long as the registry and not as long as any of these.
 	life context.Context
 	end  context.CancelFunc
 	work sync.WaitGroup
@@ -153,34 +166,32 @@ type Registry struct {
 
 // New returns the registry that o describes. It does not dial.
 func New(o Options) (*Registry, error) {
-	if len(o.Endpoints) == 0 {
-		return nil, fmt.Errorf("registry %s has no endpoint", o.Name)
+	endpoints, err := newEndpoints(o.Endpoints)
+	if err != nil {
+		return nil, fmt.Errorf("registry %s: %w", o.Name, err)
 	}
 	r := &Registry{
-		name:      o.Name,
-		ask:       o.Credentials,
-		realms:    make(map[string]bool),
-		limiter:   o.Limiter,
-		observer:  o.Observer,
-		log:       o.Log,
-		stall:     either(o.StallTimeout, 30*time.Second),
-		userAgent: either(o.UserAgent, "entrepot"),
-		blobs:     newTransport(o, false),
-		small:     newTransport(o, true),
+		name:        o.Name,
+		endpoints:   endpoints,
+		bySpeed:     o.BySpeed,
+		login:       o.Credentials,
+		realms:      make(map[string]bool),
+		limiter:     o.Limiter,
+		background:  o.Background,
+		observer:    o.Observer,
+		log:         o.Log,
+		stall:       either(o.StallTimeout, 30*time.Second),
+		userAgent:   either(o.UserAgent, "entrepot"),
+		perBlob:     either(o.ConnectionsPerBlob, connectionsPerBlob),
+		perEndpoint: either(o.ConnectionsPerEndpoint, connectionsPerEndpoint),
+		blobs:       newTransport(o, false),
+		small:       newTransport(o, true),
 	}
-	if r.ask == nil {
-		r.ask = func() (Credentials, error) { return Credentials{}, nil }
+	if r.login == nil {
+		r.login = func() (Credentials, error) { return Credentials{}, nil }
 	}
 	if r.log == nil {
 		r.log = zap.NewNop()
-	}
-	for i, u := range o.Endpoints {
-		e, err := newEndpoint(u)
-		if err != nil {
-			return nil, fmt.Errorf("registry %s: %w", o.Name, err)
-		}
-		e.mirror = i > 0
-		r.endpoints = append(r.endpoints, e)
 	}
 	for _, host := range o.TokenRealms {
 		r.realms[strings.ToLower(host)] = true
@@ -189,7 +200,7 @@ func New(o Options) (*Registry, error) {
 	return r, nil
 }
 
-// Close cancels token requests in flight, waits for them and closes idle connections. Bodies that are being read go on.
+// Close cancels token requests and probes in flight, waits for them and closes idle connections. Bodies that are being read go on.
 func (r *Registry) Close() {
 	r.mu.Lock()
 	r.closed = true
@@ -217,58 +228,6 @@ func either[T comparable](v, otherwise T) T {
 		return otherwise
 	}
 	return v
-}
-
-// endpoint is one place that serves a registry, and what it has been seen to ask for.
-type endpoint struct {
-	url    *url.URL
-	origin origin
-	mirror bool // not the first: asked anonymously
-
-	mu sync.Mutex
-	// guards following
-	known challenge // its last usable challenge; zero before the first
-}
-
-func newEndpoint(u *url.URL) (*endpoint, error) {
-	switch {
-	case u == nil:
-		return nil, errors.New("endpoint is nil")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("endpoint %s is not an http or https URL", u.Host)
-	case u.Hostname() == "":
-		return nil, errors.New("endpoint names no host")
-	case u.User != nil:
-		return nil, fmt.Errorf("endpoint %s holds credentials: these have a setting of their own", u.Host)
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("endpoint %s holds a query or a fragment", u.Host)
-	}
-	base := *u
-	if base.Path == "" {
-		base.Path = "/" // what is joined to no path is not rooted
-	}
-	return &endpoint{url: &base, origin: originOf(&base)}, nil
-}
-
-func (e *endpoint) challenge() challenge {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.known
-}
-
-func (e *endpoint) learn(c challenge) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.known = c
-}
-
-// forget drops c if it is still what the endpoint is known for, so that the next request meets a fresh challenge.
-func (e *endpoint) forget(c challenge) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.known == c {
-		e.known = challenge{}
-	}
 }
 
 func newTransport(o Options, h2 bool) *http.Transport {

@@ -47,13 +47,15 @@ func TestNewRefusesWhatIsNoEndpoint(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = New(Options{Name: "docker.io", Endpoints: []*url.URL{u}})
+			_, err = New(Options{Name: "docker.io", Endpoints: []Endpoint{{URL: u}}})
 			if err == nil || !strings.Contains(err.Error(), tt.err) || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%v, want %s", err, tt.err)
 			}
 		})
 	}
-	for name, endpoints := range map[string][]*url.URL{"none": nil, "nil": {nil}} {
+	one := &url.URL{Scheme: "https", Host: "registry.test", Path: "/hub"}
+	again := &url.URL{Scheme: "http", Host: "registry.test", Path: "/hub/"}
+	for name, endpoints := range map[string][]Endpoint{"none": nil, "nil": {{}}, "twice": {{URL: one}, {URL: again}}} {
 		if _, err := New(Options{Endpoints: endpoints}); err == nil {
 			t.Errorf("%s: no error", name)
 		}

@@ -22,6 +22,7 @@ const (
 	kindBlob     = "blob"
 	kindToken    = "token"
 	kindList     = "list"
+	kindProbe    = "probe"
 
 	outcomeOK        = "ok"
 	outcomeRefused   = "refused"
@@ -48,6 +49,9 @@ type question struct {
 	accept []string
 	offset int64 // of a blob
 	length int64 // of a blob, from offset on; 0 or less: up to the end
+
+	byDigest bool   // the same wherever it is found
+	ifRange  string // the entity tag that a part of a blob must be of; "": any
 }
 
 // ranged reports whether only part of a blob is asked for.
@@ -82,13 +86,16 @@ func (r *Registry) follow(ctx context.Context, q question, start *url.URL, autho
 		}
 		discard(resp)
 		if hops == maxHops {
-			return nil, fmt.Errorf("more than %d redirects", maxHops)
+			return nil, misled{fmt.Errorf("more than %d redirects", maxHops)}
 		}
 		if at, err = redirected(at, resp.Header.Get("Location")); err != nil {
-			return nil, err
+			return nil, misled{err}
 		}
 	}
 }
+
+// misled is the error of redirects that lead nowhere: an answer, if a useless one.
+type misled struct{ error }
 
 func isRedirect(resp *http.Response) bool {
 	switch resp.StatusCode {
@@ -130,6 +137,9 @@ func (r *Registry) send(ctx context.Context, q question, to *url.URL, home origi
 			span += strconv.FormatInt(q.offset+q.length-1, 10)
 		}
 		header.Set("Range", span)
+	}
+	if q.ifRange != "" {
+		header.Set("If-Range", q.ifRange)
 	}
 	if authorization != "" {
 		header.Set("Authorization", authorization)

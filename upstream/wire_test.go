@@ -84,7 +84,7 @@ func TestRedirectToAnotherOriginArrivesWithoutAuthorization(t *testing.T) {
 				}
 			}
 			r := w.registry(Options{Credentials: asUser}, tt.endpoint)
-			body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 3, -1)
+			body, err := r.OpenBlob(t.Context(), wanted(layerDigest, 3, -1))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +127,7 @@ func TestRefusalByAStorageHostIsNoAnswer(t *testing.T) {
 		w.serve("https://registry.test", redirect("https://cdn.test/?signature=expired"))
 		w.serve("https://cdn.test", status(code))
 		r := w.registry(Options{}, "https://registry.test")
-		_, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 0, -1)
+		_, err := r.OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 		_, errStat := r.StatBlob(t.Context(), repo, layerDigest)
 		for _, err := range []error{err, errStat} {
 			if e := asError(t, err); e.Status != code || e.Answered() {
@@ -152,7 +152,7 @@ func TestRedirectsThatAreNotFollowed(t *testing.T) {
 			w := newWorld(t)
 			w.serve("https://registry.test", redirect(tt.to))
 			w.serve("http://cdn.test", serveLayer)
-			_, _, err := w.registry(Options{}, "https://registry.test").OpenBlob(t.Context(), repo, layerDigest, 0, -1)
+			_, err := w.registry(Options{}, "https://registry.test").OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 			if e := asError(t, err); e.Answered() || !strings.HasSuffix(e.Error(), tt.err) {
 				t.Errorf("%v, want %s", e, tt.err)
 			}
@@ -232,7 +232,7 @@ func TestObserverIsToldOfEveryRequestAndByte(t *testing.T) {
 	dead.Resolve(t.Context(), repo, "7", nil)
 	r.List(t.Context(), repo, "tags/list", nil)
 	before := o.calls
-	body, _, err := r.OpenBlob(t.Context(), repo, layerDigest, 0, -1)
+	body, err := r.OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 	if err != nil {
 		t.Fatal(err)
 	}

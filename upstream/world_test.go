@@ -86,7 +86,7 @@ func address(u *url.URL) string {
 	return hostport
 }
 
-// registry returns a registry in this world with the given endpoints.
+// registry returns a registry in this world with the given endpoints, besides those of the options.
 func (w *world) registry(o Options, endpoints ...string) *Registry {
 	w.t.Helper()
 	o.Name = either(o.Name, "docker.io")
@@ -95,7 +95,7 @@ func (w *world) registry(o Options, endpoints ...string) *Registry {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		o.Endpoints = append(o.Endpoints, u)
+		o.Endpoints = append(o.Endpoints, Endpoint{URL: u})
 	}
 	r, err := New(o)
 	if err != nil {

@@ -214,19 +214,40 @@ func (s *Store) Roomy() bool {
 	return err != nil || free > min(headroom, s.opts.MinFree)/4
 }
 
-// reserve takes size bytes out of what may still be used, or says why it can't. Whether removing other content would help
-// is decided here, before any is removed.
-func (s *Store) reserve(size int64) error {
-	if size < 0 || size > maxSize {
-		return ErrTooLarge
+// Fits reports whether there could be room for content of that size, if need be in place of all that may be removed.
+func (s *Store) Fits(size int64) bool {
+	free, err := freeSpace(s.opts.Dir)
+	if err != nil {
+		return true // Create will tell
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.roomLocked(size, free) != ErrTooLarge
+}
+
+// reserve takes size bytes out of what may still be used, or says why it can't.
+func (s *Store) reserve(size int64) error {
 	free, err := freeSpace(s.opts.Dir)
 	if err != nil {
 		return err
 	}
-	need := blocks(size)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.roomLocked(size, free); err != nil {
+		return err
+	}
+	s.landing += blocks(size)
+	s.unwritten += size
+	return nil
+}
+
+// roomLocked returns nil if there is room for size bytes. Whether removing other content would help is decided here, before
+// any is removed.
+func (s *Store) roomLocked(size, free int64) error {
+	if size < 0 || size > maxSize {
+		return ErrTooLarge
+	}
+	need := blocks(size)
 	removable := s.kept + s.parkedSum
 	if s.opts.MaxSize > 0 {
 		switch room := s.opts.MaxSize - s.landing - need; {
@@ -242,8 +263,6 @@ func (s *Store) reserve(size int64) error {
 	case room < 0:
 		return ErrFull
 	}
-	s.landing += need
-	s.unwritten += size
 	return nil
 }
 

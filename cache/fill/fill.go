@@ -8,13 +8,16 @@
 //     the file at its own pace, wherever it wants, and waits where nothing has landed yet: a slow reader slows nobody.
 //   - Demand decides where workers go, see plan.go. A reader of the whole makes the fill fetch the whole; readers of parts
 //     make it fetch these parts.
-//   - When the source breaks off, a worker goes on from its last good byte; readers notice only a pause.
+//   - When the source breaks off, a worker goes on from its last good byte; readers notice only a pause. A source that gives
+//     up for good is replaced by that of another reader, if there is one.
+//   - A large whole is fetched by several workers side by side, for as long as that is faster than fewer, see crowd.go.
 //   - The digest is computed as the bytes land. The last byte is shown to nobody before it matched: content that is
 //     wrong is never complete anywhere.
 //   - Then the file is committed, and only then the fill is forgotten. So at any moment the content is either committed or
 //     there is a fill for it to join: nobody who looks in that order, and again inside the fill, transfers it twice.
 //   - A fill that fails, that nobody needs more of, or that Close ends, is parked: its spans stay with its file, and the next
-//     Join takes them up, also after a restart. What did not match its digest is discarded instead.
+//     Join takes them up, also after a restart. What did not match its digest is discarded instead, and whoever had a hand
+//     in it is told on.
 //
 // It knows neither HTTP nor registries nor where files live.
 package fill
@@ -25,6 +28,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -45,9 +49,27 @@ var (
 
 // Source is where the content comes from. Sources that are equal (==) are taken to answer alike.
 type Source interface {
-	// Open streams the content from offset on: length bytes of it, or all that follow if length is -1. It may stream
-	// more than that. size is the size of the whole content, or -1 if the source does not say. ctx ends the stream too.
-	Open(ctx context.Context, offset, length int64) (body io.ReadCloser, size int64, err error)
+	// Open streams the content, or a part of it. ctx ends the stream too.
+	Open(ctx context.Context, r Request) (Stream, error)
+	// Distrust tells that what one of its origins sent is not what it was asked for.
+	Distrust(origin string)
+}
+
+// Request is what is asked of a source.
+type Request struct {
+	Offset    int64
+	Length    int64       // -1: all that follow
+	Beside    int         // how many transfers bring the content already; beside others, a source may refuse one rather than strain itself
+	Waiting   func() bool // whether a reader waits for it: while none does, it has time
+	Validator string      // of an earlier stream of this source's
+}
+
+// Stream is a source's answer.
+type Stream struct {
+	Body      io.ReadCloser // from the offset on; it may be longer than was asked for
+	Size      int64         // of the whole content; -1: the source does not say
+	Origin    string        // who sends it
+	Validator string        // stands for this version of the content; empty: there is none
 }
 
 // File is where the content lands. One of Commit, Discard and Park ends the writing; Close comes after the last read.
@@ -83,8 +105,11 @@ func (p Part) of(size int64) span {
 	return span{min(p.From, size), max(min(p.From, size), min(p.To, size))}
 }
 
-// Options carry what the fills need of their surroundings; all but Done are required.
+// Options carry what the fills need of their surroundings, and how they are to go about it; the functions but Done are
+// required.
 type Options struct {
+	// Fits reports whether content of that size could be kept, if need be instead of all other.
+	Fits func(size int64) bool
 	// Kept reports whether the content is committed.
 	Kept func(digest.Digest) bool
 	// Create opens a file for content of that size.
@@ -93,8 +118,13 @@ type Options struct {
 	Parked func(digest.Digest) (f File, state []byte, ok bool)
 	// Final reports whether a source's error is an answer that asking again will not change.
 	Final func(error) bool
+	// Throttled reports whether a source's error says that it is asked too much.
+	Throttled func(error) bool
 	// Done is told how each fill ended, when it is forgotten.
 	Done func(Report)
+
+	Whole bool // who asks for a part gets the whole fetched
+	Park  bool // what no reader is left for is parked, also when it is the whole
 }
 
 // Report says how a fill ended.
@@ -117,6 +147,8 @@ type Fills struct {
 	mu sync.Mutex // taken before that of a flight
 	// guards following
 	flights map[digest.Digest]*flight
+
+	abandoned atomic.Int32 // how many flights go on although no reader is left
 }
 
 // New returns Fills that are ready; Close ends them.
@@ -161,7 +193,7 @@ func (s *Fills) Attach(ctx context.Context, d digest.Digest) (r *Reader, ok bool
 	s.mu.Lock()
 	f, ok := s.flights[d]
 	if ok {
-		f.refer()
+		f.refer(nil)
 	}
 	s.mu.Unlock()
 	if !ok {
@@ -191,10 +223,10 @@ func (s *Fills) attach(d digest.Digest, expect int64, src Source, part Part) (f 
 	}
 	f, joined = s.flights[d]
 	if !joined {
-		f = newFlight(s.opts, d, expect, src, part)
+		f = newFlight(s, d, expect, src, part)
 		s.flights[d] = f
 	}
-	f.refer() // before it runs: a flight without readers may end at once
+	f.refer(src) // before it runs: a flight without readers may end at once
 	if !joined {
 		s.wg.Go(func() { s.run(f) })
 	}

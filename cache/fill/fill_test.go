@@ -6,12 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"sync"
 	"testing"
 	"testing/synctest"
-
-	"github.com/opencontainers/go-digest"
 )
 
 func TestReadersFollowOneTransferWhileItLands(t *testing.T) {
@@ -194,9 +190,11 @@ func TestFailureOfAnothersSourceIsNotTheAnswer(t *testing.T) {
 
 type slowFailure struct{ release chan struct{} }
 
-func (s *slowFailure) Open(context.Context, int64, int64) (io.ReadCloser, int64, error) {
+func (s *slowFailure) Distrust(string) {}
+
+func (s *slowFailure) Open(context.Context, Request) (Stream, error) {
 	<-s.release
-	return nil, 0, errFinal
+	return Stream{}, errFinal
 }
 
 func TestStorageFailureIsToldApart(t *testing.T) {
@@ -278,62 +276,5 @@ func TestCloseCutsReadersOff(t *testing.T) {
 	}
 	if _, _, err := w.Join(t.Context(), d, -1, &source{content: content}, Whole); !errors.Is(err, ErrClosed) {
 		t.Errorf("joined after Close: %v", err)
-	}
-}
-
-// TestReadersAgreeWithModel has readers seek, read and leave at random while the source breaks off at random, and holds
-// every byte against the content.
-func TestReadersAgreeWithModel(t *testing.T) {
-	for seed := range uint64(20) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				rng := rand.New(rand.NewPCG(seed, 1))
-				content, d := random(1 + rng.IntN(3<<20))
-				w := newWorld(t)
-				src := &source{content: content}
-				for at := int64(0); at < int64(len(content)); {
-					at += progress + rng.Int64N(1<<20)
-					if at < int64(len(content)) {
-						src.cuts = append(src.cuts, at)
-					}
-				}
-				var wg sync.WaitGroup
-				for range 12 {
-					readerSeed := rng.Uint64()
-					wg.Go(func() { wander(t, w, d, src, content, rand.New(rand.NewPCG(readerSeed, 2))) })
-				}
-				wg.Wait()
-				w.Close()
-			})
-		})
-	}
-}
-
-func wander(t *testing.T, w *world, d digest.Digest, src Source, content []byte, rng *rand.Rand) {
-	r, _, err := w.Join(t.Context(), d, -1, src, Whole)
-	if errors.Is(err, ErrKept) {
-		if !bytes.Equal(w.content(d), content) {
-			t.Error("kept content is wrong")
-		}
-		return
-	}
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer r.Close()
-	for range rng.IntN(50) {
-		pos := rng.Int64N(int64(len(content)) + 1)
-		if _, err := r.Seek(pos, io.SeekStart); err != nil {
-			t.Error(err)
-			return
-		}
-		want := content[pos:min(int64(len(content)), pos+rng.Int64N(1<<18))]
-		got := make([]byte, len(want))
-		if _, err := io.ReadFull(r, got); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("at %d: %d bytes, %v", pos, len(want), err)
-			return
-		}
 	}
 }

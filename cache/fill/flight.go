@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash"
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -12,10 +13,11 @@ import (
 // flight is the filling of one content, and the state that its readers follow.
 type flight struct {
 	opts   Options
+	all    *Fills
 	digest digest.Digest
-	src    Source
+	src    Source // of the reader that began it
 	expect int64
-	first  Part // what the reader that began it is going to read
+	first  Part // what that reader is going to read
 
 	hashing sync.Mutex // never taken with mu held; mu is taken with it held
 	// guards following
@@ -28,41 +30,70 @@ type flight struct {
 
 	mu sync.Mutex
 	// guards following
-	file     File  // nil until the source has answered
-	size     int64 // of the whole content; -1 until the source has answered
-	have     spans // what has landed
-	workers  map[*worker]bool
-	running  sync.WaitGroup // of the workers; Add only while not stopping
-	asked    bool           // the source has answered; if not, all that was wanted was parked
-	whole    bool           // all of it is to be fetched
-	windowed bool           // nobody reads on to the end for sure: it is asked for in windows
-	stopping bool           // no more workers are started
-	failure  error          // of a worker
-	verified bool           // all has landed and the digest matched
-	ended    bool           // no more will come
-	err      error          // why, once ended
-	refs     int            // the flight itself and each reader; the file is closed with the last
-	attached int            // readers now
-	readers  int            // readers ever
-	changed  chan struct{}
+	file      File  // nil until the source has answered
+	size      int64 // of the whole content; -1 until the source has answered
+	have      spans // what has landed
+	workers   map[*worker]bool
+	running   sync.WaitGroup    // of the workers; Add only while not stopping
+	asked     bool              // the source has answered; if not, all that was wanted was parked
+	sources   []Source          // that the workers may ask: the first, and those of readers that came later
+	origins   map[string]Source // who has sent something of it
+	validator string            // of the latest stream
+	crowd     crowd
+	whole     bool  // all of it is to be fetched
+	windowed  bool  // nobody reads on to the end for sure: it is asked for in windows
+	stopping  bool  // no more workers are started
+	failure   error // of a worker
+	verified  bool  // all has landed and the digest matched
+	ended     bool  // no more will come
+	err       error // why, once ended
+	refs      int   // the flight itself and each reader; the file is closed with the last
+	attached  int   // readers now
+	abandoned bool  // it goes on although no reader is attached, and is counted as such
+	surplus   bool  // there are too many of those: it is parked
+	readers   int   // readers ever
+	changed   chan struct{}
 
 	ctx  context.Context // of the workers
 	stop context.CancelCauseFunc
 }
 
-func newFlight(opts Options, d digest.Digest, expect int64, src Source, first Part) *flight {
-	return &flight{opts: opts, digest: d, expect: expect, src: src, first: first, hasher: d.Algorithm().Hash(),
-		size: -1, windowed: first.Ranged, workers: make(map[*worker]bool), refs: 1, changed: make(chan struct{})}
+func newFlight(all *Fills, d digest.Digest, expect int64, src Source, first Part) *flight {
+	return &flight{opts: all.opts, all: all, digest: d, expect: expect, src: src, first: first, hasher: d.Algorithm().Hash(),
+		size: -1, windowed: first.Ranged && !all.opts.Whole, workers: make(map[*worker]bool), origins: make(map[string]Source),
+		crowd: crowd{want: 1}, refs: 1, changed: make(chan struct{})}
 }
 
-// refer counts a reader that is going to be made by reader. It is called under the lock of the flights, so that a flight
-// that can be found can't lose its last reference at the same time.
-func (f *flight) refer() {
+// maxSources is how many sources a flight remembers: those of a crowd of readers are hardly ever more than a few.
+const maxSources = 4
+
+// refer counts a reader that is going to be made by reader, and takes down its source, if it has one. It is called under the
+// lock of the flights, so that a flight that can be found can't lose its last reference at the same time.
+func (f *flight) refer(src Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refs++
 	f.attached++
 	f.readers++
+	f.countLocked(false)
+	if src != nil && len(f.sources) < maxSources && !slices.Contains(f.sources, src) {
+		f.sources = append(f.sources, src)
+	}
+}
+
+// maxAbandoned is how many flights may go on although no reader is left: the layers of a few pulls that were given up.
+const maxAbandoned = 16
+
+// countLocked counts the flight as one without readers, or no more.
+func (f *flight) countLocked(abandoned bool) {
+	switch {
+	case abandoned && !f.abandoned:
+		f.surplus = f.all.abandoned.Add(1) > maxAbandoned
+	case !abandoned && f.abandoned:
+		f.all.abandoned.Add(-1)
+		f.surplus = false
+	}
+	f.abandoned = abandoned
 }
 
 // reader waits until the source has answered and makes the reader that refer counted. After an error it is uncounted.
@@ -123,13 +154,20 @@ func (f *flight) end(err error) (readers int) {
 	f.update(func() {
 		f.ended, f.err = true, err
 		readers = f.readers
+		f.countLocked(false)
 	})
 	f.unref()
 	return readers
 }
 
 func (f *flight) leave() {
-	f.update(func() { f.attached-- })
+	f.update(func() {
+		f.attached--
+		f.countLocked(f.attached == 0 && !f.ended)
+		if f.whole && f.wantedLocked() {
+			f.wholeLocked() // its workers may have stopped while it was one too many
+		}
+	})
 	f.unref()
 }
 

@@ -13,7 +13,7 @@ const (
 	window    = 1 << 20
 	maxWindow = 16 << 20
 
-	// maxWorkers is how many transfers a blob has at once: as many as the connections that containerd opens for one.
+	// maxWorkers is how many transfers a blob has at once at the most: twice the connections that containerd opens for one.
 	maxWorkers = 8
 )
 
@@ -22,6 +22,9 @@ type worker struct {
 	pos, stop int64
 	until     int64 // where the answer that it streams from ends; with pos it is changed by the worker's own goroutine alone
 	window    int64 // how much it asked for last, if it asks for windows
+
+	src  Source // that it asks
+	rank int    // how many others there were when it was added for more speed; 0: it was not, and there have to be some like it
 }
 
 // soonAt reports whether the worker is going to land the byte at off before a transfer of its own would: it is near, or
@@ -58,7 +61,7 @@ func (f *flight) wantLocked(want span) {
 // wholeLocked makes the fill fetch all of the content.
 func (f *flight) wholeLocked() {
 	f.whole = true
-	if len(f.workers) == 0 && !f.stopping {
+	if f.file != nil && len(f.workers) == 0 && !f.stopping {
 		if job, ok := f.jobLocked(0); ok {
 			f.startLocked(job)
 		}
@@ -67,12 +70,16 @@ func (f *flight) wholeLocked() {
 
 // jobLocked is what is missing and nobody fetches, at off or after it or, failing that, before it.
 func (f *flight) jobLocked(off int64) (job span, ok bool) {
+	if f.crowd.want > 1 {
+		off = 0 // what readers from the start want first
+	}
 	for _, from := range []int64{off, 0} {
 		for {
 			gap := f.have.gap(from, f.size)
 			if gap.from == gap.to {
 				break
 			}
+			gap.to = min(gap.to, gap.from+f.segmentLocked())
 			taken := false
 			for w := range f.workers {
 				if w.pos <= gap.from && gap.from < w.stop {
@@ -99,8 +106,8 @@ func (f *flight) landedLocked(w *worker, n int64) {
 	} else {
 		w.stop = w.pos
 	}
-	if !f.whole && f.attached == 0 {
-		w.stop = w.pos // nobody is left to want it
+	if !f.wantedLocked() {
+		w.stop = w.pos
 	}
 	if !f.whole && f.have.total() >= f.size/2 {
 		f.wholeLocked()
@@ -110,5 +117,10 @@ func (f *flight) landedLocked(w *worker, n int64) {
 // completeLocked reports whether all of the content has landed.
 func (f *flight) completeLocked() bool { return f.have.total() == f.size }
 
+// wantedLocked reports whether more is to be fetched although no reader waits for it.
+func (f *flight) wantedLocked() bool {
+	return f.attached > 0 || f.whole && !f.opts.Park && !f.surplus
+}
+
 // idleLocked reports whether nothing is left to do for anybody.
-func (f *flight) idleLocked() bool { return len(f.workers) == 0 && !f.whole && f.attached == 0 }
+func (f *flight) idleLocked() bool { return len(f.workers) == 0 && !f.wantedLocked() }

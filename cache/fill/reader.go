@@ -3,6 +3,7 @@ package fill
 import (
 	"context"
 	"errors"
+	"hash"
 	"io"
 )
 
@@ -90,6 +91,22 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 		return 0, errors.New("fill: not landed yet")
 	}
 	return r.f.file.ReadAt(p, off)
+}
+
+// Hasher returns a hasher of the first n bytes, all of which have landed, or nil if they can't be read.
+func (r *Reader) Hasher(n int64) hash.Hash {
+	r.f.hashing.Lock()
+	defer r.f.hashing.Unlock()
+	h, hashed := r.f.digest.Algorithm().Hash(), int64(0)
+	if cloner, ok := r.f.hasher.(hash.Cloner); ok && r.f.hashed <= n {
+		if clone, err := cloner.Clone(); err == nil {
+			h, hashed = clone, r.f.hashed
+		}
+	}
+	if _, err := io.Copy(h, io.NewSectionReader(r.f.file, hashed, n-hashed)); err != nil {
+		return nil
+	}
+	return h
 }
 
 // Seek moves the position; it never waits. Any position from 0 on may be read from.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"hash"
+	"maps"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -15,6 +17,9 @@ type state struct {
 	Spans  [][2]int64 `json:"spans"`
 	Hashed int64      `json:"hashed"` // how much of the prefix is in Hash
 	Hash   []byte     `json:"hash"`   // the hasher, as it marshals itself
+
+	Origins   []string `json:"origins,omitempty"` // who has sent it
+	Validator string   `json:"validator,omitempty"`
 }
 
 // saveEvery is how much may land before the state is written again, as a part of the content: a program that is killed
@@ -45,6 +50,7 @@ func (f *flight) snapshot() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.Size, f.saved = f.size, f.have.total()
+	s.Origins, s.Validator = slices.Sorted(maps.Keys(f.origins)), f.validator
 	for _, have := range f.have {
 		s.Spans = append(s.Spans, [2]int64{have.from, have.to})
 	}
@@ -79,7 +85,10 @@ func (f *flight) takeUp() (file File, b []byte, have spans, size int64) {
 		file.Close()
 		return nil, nil, nil, -1
 	}
-	f.hasher, f.hashed, f.saved = hasher, s.Hashed, have.total()
+	f.hasher, f.hashed, f.saved, f.validator = hasher, s.Hashed, have.total(), s.Validator
+	for _, origin := range s.Origins {
+		f.origins[origin] = f.src // of all sources this may know it
+	}
 	return file, b, have, s.Size
 }
 

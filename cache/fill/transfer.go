@@ -48,61 +48,81 @@ func (f *flight) transfer(ctx context.Context) error {
 func (f *flight) begin() error {
 	file, parked, have, size := f.takeUp()
 	known := max(size, f.expect)
+	if file == nil && known >= 0 && !f.opts.Fits(known) {
+		return fmt.Errorf("%w: no room for %d bytes", ErrStorage, known)
+	}
 	want := f.wantFirst(known)
 	at := have.gap(want.from, max(known, want.to)).from
 	if size >= 0 && at >= want.to { // nothing of that is missing
 		f.update(func() {
-			f.open(file, size, have)
+			f.openLocked(file, size, have)
 			if f.whole {
 				f.wholeLocked()
 			}
 		})
 		return nil
 	}
-	length := int64(-1)
-	if known > window {
-		if to := min(want.to, have.gap(at, known).to); to < known {
-			length = to - at
-		}
-		if f.first.Ranged && (length < 0 || length > window) && known-at > window {
-			length = window
-		}
-	}
-	body, stated, err := f.src.Open(f.ctx, at, length)
+	length := f.lengthFirst(known, at, min(want.to, have.gap(at, known).to))
+	answer, err := f.src.Open(f.ctx, Request{Offset: at, Length: length, Waiting: f.awaited, Validator: f.validator})
 	if err != nil {
 		if file != nil { // it stays for who comes next
 			err = errors.Join(err, file.Park(parked), file.Close())
 		}
 		return f.cause(err)
 	}
-	if stated < 0 {
-		stated = max(size, f.expect)
+	if answer.Size < 0 {
+		answer.Size = known
 	}
-	if file == nil || stated != size {
-		if file, err = f.create(file, at, stated); err != nil {
-			body.Close()
+	if file == nil || answer.Size != size {
+		if file, err = f.create(file, at, answer.Size); err != nil {
+			answer.Body.Close()
 			return err
 		}
 		have = nil
 	}
 	f.update(func() {
-		f.asked = true
-		f.open(file, stated, have)
-		w := newWorker(have.gap(at, stated))
-		to := want.to
-		if known < 0 {
-			to = f.first.of(stated).to
-		}
-		if !f.whole && to > at {
-			w.stop = min(w.stop, to)
-		}
-		w.until = stated
-		if length >= 0 {
-			w.until, w.window = min(stated, at+length), length
-		}
-		f.launchLocked(w, body)
+		f.answeredLocked(f.src, answer)
+		f.openLocked(file, answer.Size, have)
+		f.followLocked(answer, at, length, want, known)
 	})
 	return nil
+}
+
+// lengthFirst is how much to ask for at first, at a position of content of a size that is known or -1, if the next
+// that is here already, or that the first reader does not want, begins at to. -1 is all that follows.
+func (f *flight) lengthFirst(known, at, to int64) int64 {
+	if known <= window {
+		return -1
+	}
+	length := int64(-1)
+	if to < known {
+		length = to - at
+	}
+	if f.first.Ranged && (length < 0 || length > window) && known-at > window {
+		length = window
+	}
+	return length
+}
+
+// followLocked starts the worker that goes on with the source's first answer: length bytes from at on, for a reader that wants
+// want of content that was known to be of some size, or -1.
+func (f *flight) followLocked(answer Stream, at, length int64, want span, known int64) {
+	w := f.newWorkerLocked(f.have.gap(at, f.size))
+	to := want.to
+	if known < 0 {
+		to = f.first.of(f.size).to
+	}
+	if !f.whole && to > at {
+		w.stop = min(w.stop, to)
+	}
+	w.until = f.size
+	if length >= 0 {
+		w.until, w.window = min(f.size, at+length), length
+	}
+	f.launchLocked(w, answer.Body)
+	if f.size > minSegment*maxWorkers {
+		f.running.Go(f.tune)
+	}
 }
 
 // wantFirst is what the first reader wants of content of a size that is known, or -1. What is small is wanted whole.
@@ -127,6 +147,7 @@ func (f *flight) create(parked File, at, size int64) (File, error) {
 		parked.Discard()
 		parked.Close()
 		f.hasher, f.hashed, f.saved = f.digest.Algorithm().Hash(), 0, 0
+		clear(f.origins)
 	}
 	if size < at {
 		return nil, fmt.Errorf("fill: %s: the source states no size, or one that ends before byte %d", f.digest, at)
@@ -138,10 +159,10 @@ func (f *flight) create(parked File, at, size int64) (File, error) {
 	return file, nil
 }
 
-// open makes the file known, with what is in it. It is called with the lock held.
-func (f *flight) open(file File, size int64, have spans) {
+// openLocked makes the file known, with what is in it.
+func (f *flight) openLocked(file File, size int64, have spans) {
 	f.file, f.size, f.have = file, size, have
-	f.whole = size <= window || f.first.of(size) == span{0, size} // what is small is not worth taking apart
+	f.whole = f.opts.Whole || size <= window || f.first.of(size) == span{0, size} // what is small is not worth taking apart
 }
 
 // finish verifies and commits the content.
@@ -155,6 +176,9 @@ func (f *flight) finish() error {
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	if sum != f.digest {
+		for origin, src := range f.origins {
+			src.Distrust(origin) // which of several it was shows when they send all of it
+		}
 		f.file.Discard()
 		return fmt.Errorf("%w: %s: got %s", ErrDigest, f.digest, sum)
 	}

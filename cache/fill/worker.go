@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -23,9 +24,11 @@ const (
 )
 
 // startLocked starts a worker for a job.
-func (f *flight) startLocked(job span) { f.launchLocked(newWorker(job), nil) }
+func (f *flight) startLocked(job span) { f.launchLocked(f.newWorkerLocked(job), nil) }
 
-func newWorker(job span) *worker { return &worker{pos: job.from, stop: job.to} }
+func (f *flight) newWorkerLocked(job span) *worker {
+	return &worker{pos: job.from, stop: job.to, src: f.sources[0]}
+}
 
 // launchLocked starts w, which goes on with body if that is not nil.
 func (f *flight) launchLocked(w *worker, body io.ReadCloser) {
@@ -36,29 +39,44 @@ func (f *flight) launchLocked(w *worker, body io.ReadCloser) {
 // work lands what w is to land, and then whatever else is missing if the whole is wanted.
 func (f *flight) work(w *worker, body io.ReadCloser) {
 	buf := make([]byte, chunk)
-	for {
+	for w != nil {
 		err := f.land(w, body, buf)
 		f.hashRest()
 		body = nil
-		more := false
-		f.update(func() {
-			delete(f.workers, w)
-			if err != nil && !f.stopping {
-				f.failure, f.stopping = err, true // in one moment: no reader starts another in vain
-			}
-			if f.stopping || !f.whole {
-				return
-			}
-			var job span
-			if job, more = f.jobLocked(w.pos); more {
-				w = newWorker(job)
-				f.workers[w] = true
-			}
-		})
-		if !more {
-			return
-		}
+		f.update(func() { w = f.nextLocked(w, err) })
 	}
+}
+
+// nextLocked takes down how w ended and returns what its goroutine is to do next, if anything.
+func (f *flight) nextLocked(w *worker, err error) *worker {
+	delete(f.workers, w)
+	alone := len(f.workers) == 0
+	switch {
+	case f.stopping:
+		return nil
+	case err == nil:
+	case w.rank > 0 && !errors.Is(err, ErrStorage):
+		f.refusedLocked(err)
+		if !alone {
+			return nil // the others, or whoever waits for it, take over what it leaves
+		}
+	default:
+		f.failure, f.stopping = err, true // in one moment: no reader starts another in vain
+		return nil
+	}
+	if !f.whole || !f.wantedLocked() || w.rank > 0 && !alone && len(f.workers) >= f.crowd.want {
+		return nil
+	}
+	job, more := f.jobLocked(w.pos)
+	if !more {
+		return nil
+	}
+	next := f.newWorkerLocked(job)
+	if !alone {
+		next.rank = w.rank
+	}
+	f.workers[next] = true
+	return next
 }
 
 // land brings the bytes of w into the file, going on from the last good byte when the source breaks off. It closes body.
@@ -73,7 +91,7 @@ func (f *flight) land(w *worker, body io.ReadCloser, buf []byte) error {
 		if err == nil {
 			continue
 		}
-		if errors.Is(err, ErrStorage) || f.ctx.Err() != nil || f.opts.Final(err) {
+		if errors.Is(err, ErrStorage) || f.ctx.Err() != nil || w.rank > 0 || !f.another(w, err) {
 			return f.cause(err)
 		}
 		if w.pos-mark >= progress {
@@ -88,6 +106,23 @@ func (f *flight) land(w *worker, body io.ReadCloser, buf []byte) error {
 		}
 	}
 	return nil
+}
+
+// another makes w ask the next source after one failed, and nobody ask one again that has given its final answer; ok is
+// false if that was the last.
+func (f *flight) another(w *worker, err error) (ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := slices.Index(f.sources, w.src) // -1 if another worker has taken it out
+	if i >= 0 && f.opts.Final(err) {
+		if len(f.sources) == 1 {
+			return false
+		}
+		f.sources = slices.Delete(f.sources, i, i+1)
+		i--
+	}
+	w.src = f.sources[(i+1)%len(f.sources)]
+	return true
 }
 
 // stream lands the bytes of w from one answer of the source: from body, or from a new one if that is nil.
@@ -133,36 +168,55 @@ func (f *flight) left(w *worker) int64 {
 
 // resume asks the source for what w has to land next; body is nil if that is nothing, or after an error.
 func (f *flight) resume(w *worker) (body io.ReadCloser, err error) {
-	left := f.left(w)
-	if left == 0 {
+	req, ok := f.request(w)
+	if !ok {
 		return nil, nil
 	}
-	length := f.lengthOf(w, left)
-	body, size, err := f.src.Open(f.ctx, w.pos, length)
-	if err != nil {
-		return nil, err
+	s, err := w.src.Open(f.ctx, req)
+	if err == nil && s.Size >= 0 && s.Size != f.size {
+		w.src.Distrust(s.Origin)
+		s.Body.Close()
+		err = fmt.Errorf("the source stated %d bytes before and %d now", f.size, s.Size)
 	}
-	if size >= 0 && size != f.size {
-		body.Close()
-		return nil, fmt.Errorf("the source stated %d bytes before and %d now", f.size, size)
-	}
-	return body, nil
-}
-
-// lengthOf is how much to ask the source for when w has so much left to land, and takes it down in w; -1 is all there is.
-func (f *flight) lengthOf(w *worker, left int64) (length int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err != nil {
+		f.validator = "" // it may be at fault
+		return nil, err
+	}
+	f.answeredLocked(w.src, s)
+	return s.Body, nil
+}
+
+// answeredLocked takes down who answered.
+func (f *flight) answeredLocked(src Source, s Stream) {
+	f.asked = f.asked || src == f.src
+	f.validator = s.Validator
+	f.origins[s.Origin] = src
+}
+
+// request is what w has to ask for next; ok is false if that is nothing.
+func (f *flight) request(w *worker) (req Request, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	left := w.stop - w.pos
+	if left <= 0 {
+		return req, false
+	}
+	req = Request{Offset: w.pos, Beside: w.rank, Waiting: f.awaited, Validator: f.validator}
 	if f.windowed {
 		w.window = max(window, min(2*w.window, maxWindow))
 		left = min(left, w.window)
 	}
 	w.until = w.pos + left
-	if w.until == f.size {
-		return -1
+	if req.Length = left; w.until == f.size {
+		req.Length = -1
 	}
-	return left
+	return req, true
 }
+
+// awaited reports whether a reader is attached.
+func (f *flight) awaited() bool { return f.readersNow() > 0 }
 
 // cause prefers the reason for which the workers were stopped to what a transfer said when it was cut off.
 func (f *flight) cause(err error) error {

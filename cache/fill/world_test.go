@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/goleak"
@@ -25,6 +26,7 @@ type world struct {
 	reports []Report
 	parked  map[digest.Digest]parked
 	noPark  bool  // nothing can be parked
+	small   bool  // nothing fits
 	full    int64 // how many bytes storage takes before it fails; 0: all
 }
 
@@ -48,8 +50,10 @@ func newWorld(t *testing.T) *world {
 }
 
 // open begins the world's fills, as a program that starts does.
-func (w *world) open() {
-	w.Fills = New(Options{
+func (w *world) open(change ...func(*Options)) {
+	opts := Options{
+		Fits:      func(int64) bool { return !w.small },
+		Throttled: func(err error) bool { return errors.Is(err, errThrottled) },
 		Kept: func(d digest.Digest) bool {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -81,7 +85,11 @@ func (w *world) open() {
 			defer w.mu.Unlock()
 			w.reports = append(w.reports, r)
 		},
-	})
+	}
+	for _, c := range change {
+		c(&opts)
+	}
+	w.Fills = New(opts)
 }
 
 func (w *world) content(d digest.Digest) []byte {
@@ -153,7 +161,11 @@ func (f *memFile) Close() error {
 	return nil
 }
 
-var errFinal = errors.New("no such thing")
+var (
+	errFinal     = errors.New("no such thing")
+	errEnough    = errors.New("not one more")
+	errThrottled = errors.New("too many requests")
+)
 
 // source serves content. Bytes from gate on are held back until open is closed.
 type source struct {
@@ -167,8 +179,17 @@ type source struct {
 	cuts   []int64         // where the streams break off, one after the other
 	fails  map[int64]error // by how many-th Open
 	silent bool            // states no size
+	sizes  []int64         // what it states instead of the truth, one after the other
 	whole  bool            // streams to the end, whatever length is asked for
 	held   int             // how many streams the gate holds; 0: all
+
+	origin, validator string
+	distrusted        []string
+	requests          []Request
+	beside            int                                   // how many streams it gives beside the first
+	strains           []error                               // what requests for those get, one after the other
+	streams, most     int                                   // open now, and at the most
+	pace              func(st *stream, n int) time.Duration // how long a stream takes for n bytes
 }
 
 // release makes the gate hold the first n streams only.
@@ -178,26 +199,48 @@ func (s *source) release(n int) {
 	s.held = n
 }
 
-func (s *source) Open(ctx context.Context, offset, length int64) (io.ReadCloser, int64, error) {
+func (s *source) Open(ctx context.Context, r Request) (Stream, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.opened = append(s.opened, offset)
+	s.opened = append(s.opened, r.Offset)
+	s.requests = append(s.requests, r)
 	if err := s.fails[int64(len(s.opened))]; err != nil {
-		return nil, 0, err
+		return Stream{}, err
 	}
-	st := &stream{s: s, ctx: ctx, pos: offset, end: int64(len(s.content))}
+	if r.Beside > s.beside {
+		return Stream{}, errEnough
+	}
+	if r.Beside > 0 && len(s.strains) > 0 {
+		err := s.strains[0]
+		if s.strains = s.strains[1:]; err != nil {
+			return Stream{}, err
+		}
+	}
+	st := &stream{s: s, ctx: ctx, pos: r.Offset, end: int64(len(s.content)), waiting: r.Waiting}
 	st.gated = s.open != nil && (s.held == 0 || len(s.opened) <= s.held)
-	if length >= 0 && !s.whole {
-		st.end = offset + length
+	if r.Length >= 0 && !s.whole {
+		st.end = r.Offset + r.Length
 		st.closed = true
 	}
 	if len(s.cuts) > 0 {
 		st.end, s.cuts, st.closed = s.cuts[0], s.cuts[1:], false
 	}
-	if s.silent {
-		return st, -1, nil
+	s.streams++
+	s.most = max(s.most, s.streams)
+	size := int64(len(s.content))
+	switch {
+	case s.silent:
+		size = -1
+	case len(s.sizes) > 0:
+		size, s.sizes = s.sizes[0], s.sizes[1:]
 	}
-	return st, int64(len(s.content)), nil
+	return Stream{Body: st, Size: size, Origin: s.origin, Validator: s.validator}, nil
+}
+
+func (s *source) Distrust(origin string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.distrusted = append(s.distrusted, origin)
 }
 
 func (s *source) asked() []int64 {
@@ -212,6 +255,8 @@ type stream struct {
 	pos, end int64
 	gated    bool
 	closed   bool // the end is where it was asked to be
+	waiting  func() bool
+	ended    bool
 }
 
 func (st *stream) Read(p []byte) (int, error) {
@@ -234,6 +279,11 @@ func (st *stream) Read(p []byte) (int, error) {
 		}
 	}
 	n := copy(p, st.s.content[st.pos:limit])
+	if st.s.pace != nil {
+		if err := sleep(st.ctx, st.s.pace(st, n)); err != nil {
+			return 0, err
+		}
+	}
 	st.pos += int64(n)
 	st.s.mu.Lock()
 	st.s.sent += int64(n)
@@ -241,7 +291,16 @@ func (st *stream) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (*stream) Close() error { return nil }
+func (st *stream) Close() error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if st.ended {
+		panic("closed twice")
+	}
+	st.ended = true
+	st.s.streams--
+	return nil
+}
 
 func random(n int) ([]byte, digest.Digest) {
 	b := make([]byte, n)
@@ -291,3 +350,5 @@ func (w *world) idle() {
 		synctest.Wait()
 	}
 }
+
+func digestOf(content []byte) digest.Digest { return digest.FromBytes(content) }

@@ -88,11 +88,13 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) (err error) {
 }
 
 func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (map[string]*upstream.Registry, error) {
-	limiter := bandwidth.New(int64(c.Bandwidth.Upstream))
+	limiter, background := bandwidth.New(int64(c.Bandwidth.Upstream)), bandwidth.New(int64(c.Bandwidth.Background))
 	opened := make(map[string]*upstream.Registry)
 	for name, r := range c.Registries {
 		opts := upstream.Options{
-			Name: name, TokenRealms: r.TokenRealms, Limiter: limiter, Observer: metrics, Log: log, UserAgent: "entrepot/" + version(),
+			Name: name, TokenRealms: r.TokenRealms, Limiter: limiter, Background: background, Observer: metrics, Log: log,
+			UserAgent: "entrepot/" + version(), BySpeed: r.Prefer == "speed",
+			ConnectionsPerBlob: int(r.Connections.PerBlob), ConnectionsPerEndpoint: int(r.Connections.PerEndpoint),
 			Credentials: func() (upstream.Credentials, error) {
 				username, password, err := r.Credentials.Resolve()
 				return upstream.Credentials{Username: username, Password: password}, err
@@ -103,13 +105,14 @@ func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (m
 			if err != nil {
 				return nil, err
 			}
-			opts.Endpoints = append(opts.Endpoints, u)
+			opts.Endpoints = append(opts.Endpoints, upstream.Endpoint{URL: u, Trusted: e.Trusted})
 		}
 		u, err := upstream.New(opts)
 		if err != nil {
 			return nil, err
 		}
 		opened[name] = u
+		metrics.WatchEndpoints(name, u.Endpoints)
 	}
 	return opened, nil
 }
@@ -125,6 +128,7 @@ func openCache(ctx context.Context, c *config.Config, upstreams map[string]*upst
 	}
 	opts := cache.Options{
 		DataDir: c.DataDir, MaxSize: maxSize, MinFree: minFree, TagTTL: time.Duration(c.Cache.TagTTL),
+		FillWhole: c.Cache.Fill == "whole", ParkAbandoned: c.Cache.WhenAbandoned == "park",
 		Upstreams: make(map[string]cache.Upstream), FillDone: metrics.FillDone, Log: log,
 	}
 	for name, u := range upstreams {

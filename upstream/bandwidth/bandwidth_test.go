@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -112,6 +113,35 @@ func TestCancelledWaitGivesBytesAndCause(t *testing.T) {
 		time.AfterFunc(time.Second, func() { cancel(why) })
 		if n, err := r.Read(buf); n != chunk || !errors.Is(err, why) {
 			t.Errorf("Read = %d, %v; want %d, %v", n, err, chunk, why)
+		}
+	})
+}
+
+func TestReaderWhileIsLimitedOnlyThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var limited atomic.Bool
+		limited.Store(true)
+		r := New(1<<10).ReaderWhile(t.Context(), &endless{}, limited.Load) // a chunk is 32 s of this line
+		timed := func(chunks int64) time.Duration {
+			start := time.Now()
+			if _, err := io.CopyN(io.Discard, r, chunks*chunk); err != nil {
+				t.Error(err)
+			}
+			return time.Since(start)
+		}
+		if took := timed(2); took != 32*time.Second { // the first of them is the burst
+			t.Errorf("limited, two chunks took %v", took)
+		}
+		time.AfterFunc(10500*time.Millisecond, func() { limited.Store(false) })
+		if took := timed(1); took != 11*time.Second {
+			t.Errorf("a chunk waited %v, though the limit was off after 10.5s", took)
+		}
+		if took := timed(100); took != 0 {
+			t.Errorf("unlimited, a hundred chunks took %v", took)
+		}
+		limited.Store(true)
+		if took := timed(1); took > 32*time.Second {
+			t.Errorf("the place in the line that was given up still cost something: %v", took)
 		}
 	})
 }

@@ -1,0 +1,435 @@
+package fill
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/cache/disk"
+)
+
+// model holds fills on a real disk against the plainest model there is, the contents in memory: readers come, read parts or
+// all, seek and leave at random; the source breaks off, refuses, stalls and ignores ranges at random; the program
+// is stopped or killed and started again at random. By the clock of synctest that takes no time.
+type model struct {
+	t        *testing.T
+	contents map[digest.Digest][]byte
+	digests  []digest.Digest
+	src      *moody
+	life     atomic.Pointer[life]
+	calm     atomic.Bool // no more faults
+	steps    atomic.Int64
+	killing  bool // at some restarts
+	kills    int
+	evicting sync.Mutex
+}
+
+// life is one run of the program, on a data directory.
+type life struct {
+	*Fills
+	store *disk.Store
+	dir   string
+}
+
+func TestFillsAgreeWithModel(t *testing.T) {
+	steps := int64(0)
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			before := descriptors(t)
+			synctest.Test(t, func(t *testing.T) { steps += runModel(t, rand.New(rand.NewPCG(seed, 7)), seed%2 == 0) })
+			if after := descriptors(t); after > before {
+				t.Errorf("%d descriptors are open, %d were before", after, before)
+			}
+		})
+	}
+	if t.Logf("%d steps", steps); steps < 2000 {
+		t.Errorf("%d steps only", steps)
+	}
+}
+
+func runModel(t *testing.T, rng *rand.Rand, killing bool) int64 {
+	m := &model{t: t, killing: killing, contents: make(map[digest.Digest][]byte)}
+	for _, most := range []int{1 << 20, 6 << 20, 24 << 20} {
+		content, d := random(most/2 + rng.IntN(most/2))
+		m.contents[d] = content
+		m.digests = append(m.digests, d)
+	}
+	m.src = &moody{m: m, fetched: make(map[digest.Digest][]byte), rate: 1 << (22 + rng.IntN(6)), whole: rng.IntN(4) == 0}
+	m.begin(t.TempDir())
+	var readers, restarts sync.WaitGroup
+	for range 12 {
+		seed := rng.Uint64()
+		readers.Go(func() { m.wander(rand.New(rand.NewPCG(seed, 1))) })
+	}
+	done := make(chan struct{})
+	restarts.Go(func() { m.restart(rng, done) })
+	readers.Wait()
+	close(done)
+	restarts.Wait()
+	m.calm.Store(true)
+	m.settle()
+	return m.steps.Load()
+}
+
+func (m *model) begin(dir string) {
+	store, err := disk.Open(m.t.Context(), disk.Options{Dir: dir})
+	if err != nil {
+		m.t.Error(err)
+		return
+	}
+	m.life.Store(&life{store: store, dir: dir, Fills: New(Options{
+		Fits: func(int64) bool { return true },
+		Kept: store.Has,
+		Create: func(d digest.Digest, size int64) (File, error) {
+			return store.Create(d, size)
+		},
+		Parked: func(d digest.Digest) (File, []byte, bool) {
+			f, state, ok := store.Parked(d)
+			return f, state, ok
+		},
+		Final:     func(error) bool { return false },
+		Throttled: func(err error) bool { return errors.Is(err, errThrottled) },
+	})})
+}
+
+// restart ends the program and begins it anew, until done: in good order, or as if it had been killed.
+func (m *model) restart(rng *rand.Rand, done chan struct{}) {
+	for range 12 {
+		select {
+		case <-time.After(time.Duration(rng.IntN(3000)) * time.Millisecond):
+		case <-done:
+			return
+		}
+		old := m.life.Load()
+		dir := old.dir
+		if m.killing && rng.IntN(2) == 0 {
+			dir = m.t.TempDir()
+			m.snapshot(old.dir, dir)
+			m.kills++
+		}
+		old.end(m.t)
+		m.begin(dir)
+	}
+}
+
+func (l *life) end(t *testing.T) {
+	l.Close()
+	if err := l.store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// snapshot copies what a kill at this moment would leave behind: the states first, for what they speak of was written
+// before.
+func (m *model) snapshot(from, to string) {
+	var names []string
+	err := filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // it was on its way elsewhere
+		}
+		if err == nil && !e.IsDir() && !strings.HasPrefix(path, filepath.Join(from, "index")) {
+			names = append(names, strings.TrimPrefix(path, from))
+		}
+		return err
+	})
+	if err != nil {
+		m.t.Error(err)
+	}
+	for _, states := range []bool{true, false} {
+		for _, name := range names {
+			if strings.HasSuffix(name, ".state") != states {
+				continue
+			}
+			b, err := os.ReadFile(from + name)
+			if err != nil {
+				continue // renamed since
+			}
+			if err := errors.Join(os.MkdirAll(filepath.Dir(to+name), 0o750), os.WriteFile(to+name, b, 0o640)); err != nil {
+				m.t.Error(err)
+			}
+		}
+	}
+}
+
+// wander is a client: it pulls wholes and parts, and leaves when it likes.
+func (m *model) wander(rng *rand.Rand) {
+	for range 40 {
+		d := m.digests[rng.IntN(len(m.digests))]
+		ctx, leave := context.WithTimeout(m.t.Context(), time.Duration(1+rng.IntN(20_000))*time.Millisecond)
+		if err := m.read(ctx, d, rng); err != nil && !m.excused(ctx, err) {
+			m.t.Errorf("%v", err)
+		}
+		leave()
+		time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
+	}
+}
+
+// excused reports whether an error is one that a reader may get: its own leaving, a program that ends, or a source that had
+// failed too often in a row.
+func (m *model) excused(ctx context.Context, err error) bool {
+	return ctx.Err() != nil || errors.Is(err, ErrClosed) || errors.Is(err, errMoody)
+}
+
+// read is one request: a part, or all, read at random speed to its end or not.
+func (m *model) read(ctx context.Context, d digest.Digest, rng *rand.Rand) error {
+	m.steps.Add(1)
+	content, l := m.contents[d], m.life.Load()
+	size := int64(len(content))
+	part := Whole
+	switch from := rng.Int64N(size); rng.IntN(4) {
+	case 0:
+		part = Part{From: from, To: from + 1 + rng.Int64N(1<<20), Ranged: true}
+	case 1:
+		part = Part{From: from, To: math.MaxInt64, Ranged: true}
+	case 2:
+		part = Part{From: -1 - rng.Int64N(1<<16), To: math.MaxInt64, Ranged: true}
+	}
+	r, _, err := l.Join(ctx, d, size, m.src.of(d), part)
+	if errors.Is(err, ErrKept) {
+		if rng.IntN(2) == 0 {
+			m.evict(l, d)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	at := part.of(size)
+	for range 1 + rng.IntN(3) {
+		m.steps.Add(1)
+		if _, err := r.Seek(at.from, io.SeekStart); err != nil {
+			return err
+		}
+		want := content[at.from:at.to]
+		if rng.IntN(3) == 0 {
+			want = want[:rng.Int64N(int64(len(want))+1)] // it leaves early
+		}
+		got := make([]byte, len(want))
+		if n, err := io.ReadFull(r, got); err != nil {
+			if !bytes.Equal(got[:n], want[:n]) {
+				return fmt.Errorf("wrong bytes before %v", err)
+			}
+			return err
+		}
+		if !bytes.Equal(got, want) {
+			return fmt.Errorf("wrong bytes in [%d,%d)", at.from, at.to)
+		}
+		at.from = rng.Int64N(size)
+		at.to = min(size, at.from+1+rng.Int64N(1<<20))
+	}
+	return nil
+}
+
+// evict removes what is kept: what is fetched from then on is not fetched twice.
+func (m *model) evict(l *life, d digest.Digest) {
+	m.evicting.Lock()
+	defer m.evicting.Unlock()
+	if !l.store.Has(d) {
+		return
+	}
+	m.src.forget(d) // while it is kept nobody fetches it
+	if err := l.store.Remove(d, int64(len(m.contents[d]))); err != nil && m.life.Load() == l {
+		m.t.Error(err)
+	}
+}
+
+// kept compares what is kept with the content.
+func (m *model) kept(l *life, d digest.Digest) error {
+	f, _, err := l.store.Blob(d)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrClosed, err) // that life has ended
+	}
+	defer f.Close()
+	got, err := io.ReadAll(f)
+	if err == nil && !bytes.Equal(got, m.contents[d]) {
+		err = errors.New("kept content is wrong")
+	}
+	return err
+}
+
+// settle pulls everything once more, without faults, and looks at what is left then.
+func (m *model) settle() {
+	l := m.life.Load()
+	for d, content := range m.contents {
+		r, _, err := l.Join(m.t.Context(), d, int64(len(content)), m.src.of(d), Whole)
+		if err == nil {
+			got, err := io.ReadAll(r)
+			if err != nil || !bytes.Equal(got, content) {
+				m.t.Errorf("%d bytes of %d: %v", len(got), len(content), err)
+			}
+			r.Close()
+		} else if !errors.Is(err, ErrKept) {
+			m.t.Error(err)
+		}
+		for l.InFlight(d) {
+			synctest.Wait()
+		}
+		if err := m.kept(l, d); err != nil {
+			m.t.Error(err)
+		}
+	}
+	l.end(m.t)
+	if left, err := os.ReadDir(filepath.Join(l.dir, "partial")); err != nil || len(left) > 0 {
+		m.t.Errorf("left in partial: %v, %v", left, err)
+	}
+	m.src.account()
+}
+
+// moody is a source that answers for all contents, and has its moods.
+type moody struct {
+	m     *model
+	rate  int // bytes a second of a stream
+	whole bool
+
+	mu      sync.Mutex
+	fetched map[digest.Digest][]byte // how often each block of a content was sent
+	open    int
+	twice   int64 // bytes, of contents whose account was closed
+}
+
+var errMoody = errors.New("connection reset by peer")
+
+const accounted = 4 << 10 // bytes of a block
+
+func (s *moody) of(d digest.Digest) Source { return moodyBlob{s, d} }
+
+type moodyBlob struct {
+	*moody
+	d digest.Digest
+}
+
+func (moodyBlob) Distrust(origin string) { panic("distrusted, and did not lie: " + origin) }
+
+func (s moodyBlob) Open(ctx context.Context, r Request) (Stream, error) {
+	content := s.m.contents[s.d]
+	st := &moodyStream{s: s, ctx: ctx, content: content, pos: r.Offset, end: int64(len(content)), cut: math.MaxInt64}
+	if r.Length >= 0 && !s.whole {
+		st.end = r.Offset + r.Length
+	}
+	if !s.m.calm.Load() {
+		switch rand.IntN(12) {
+		case 0:
+			return Stream{}, errMoody
+		case 1:
+			st.cut = st.pos + rand.Int64N(1<<20)
+		case 2:
+			if r.Beside > 0 {
+				return Stream{}, errThrottled
+			}
+		case 3:
+			st.stall = true
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open++
+	return Stream{Body: st, Size: int64(len(content)), Origin: "moody"}, nil
+}
+
+type moodyStream struct {
+	s             moodyBlob
+	ctx           context.Context
+	content       []byte
+	pos, end, cut int64
+	stall         bool
+}
+
+func (st *moodyStream) Read(p []byte) (int, error) {
+	wait := time.Duration(len(p)) * time.Second / time.Duration(st.s.rate)
+	if st.stall {
+		wait, st.stall = wait+10*time.Second, false
+	}
+	if err := sleep(st.ctx, wait); err != nil {
+		return 0, err
+	}
+	if st.pos >= st.end {
+		return 0, io.EOF
+	}
+	if st.pos >= st.cut {
+		return 0, errMoody
+	}
+	n := copy(p, st.content[st.pos:min(st.end, st.cut)])
+	st.s.sent(st.pos, int64(n))
+	st.pos += int64(n)
+	return n, nil
+}
+
+func (st *moodyStream) Close() error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	st.s.open--
+	return nil
+}
+
+// sent takes down what went over the line: each block by its first byte.
+func (s moodyBlob) sent(from, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	counts := s.fetched[s.d]
+	if counts == nil {
+		counts = make([]byte, (len(s.m.contents[s.d])+accounted-1)/accounted)
+		s.fetched[s.d] = counts
+	}
+	for at := (from + accounted - 1) / accounted * accounted; at < from+n; at += accounted {
+		counts[at/accounted]++
+	}
+}
+
+// forget begins the account of a content anew; what had been fetched twice until then is taken down.
+func (s *moody) forget(d digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.twice += twice(s.fetched[d])
+	delete(s.fetched, d)
+}
+
+func twice(counts []byte) (bytes int64) {
+	for _, n := range counts {
+		bytes += max(0, int64(n)-1) * accounted
+	}
+	return bytes
+}
+
+// account fails if anything was fetched twice but for a kill, which loses what was not in the last state and what was on
+// its way.
+func (s *moody) account() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open != 0 {
+		s.m.t.Errorf("%d streams were left open", s.open)
+	}
+	lost := int64(0)
+	for _, d := range s.m.digests {
+		s.twice += twice(s.fetched[d])
+		lost += int64(s.m.kills) * (max(1<<20, int64(len(s.m.contents[d]))/64) + maxWorkers*chunk)
+	}
+	if s.m.t.Logf("%d bytes were fetched twice; %d kills may lose %d", s.twice, s.m.kills, lost); s.twice > lost {
+		s.m.t.Errorf("%d bytes were fetched twice, kills account for %d", s.twice, lost)
+	}
+}
+
+// descriptors counts those that the process has open, where the system shows them.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}

@@ -1,0 +1,127 @@
+package upstream
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"net/http"
+	"slices"
+)
+
+const (
+	// connectionsPerBlob is how many connections bring one blob by default. Two or three fill most lines that one does not,
+	// and browsers have taught servers to expect six.
+	connectionsPerBlob = 6
+
+	// connectionsPerEndpoint is how many blob streams of one endpoint leave room for a further one by default: four large
+	// blobs at full width. What somebody can't do without is not bounded by it.
+	connectionsPerEndpoint = 24
+)
+
+// candidate is an endpoint that may be asked, and how it fares at that moment: an order needs figures that stand still.
+type candidate struct {
+	*endpoint
+	now EndpointStatus
+}
+
+// candidates returns who may be asked q, best first: any endpoint for what is named by digest, which is the same everywhere;
+// for all else the trusted ones.
+func (r *Registry) candidates(q question) []candidate {
+	var all []candidate
+	for _, e := range r.endpoints {
+		if q.byDigest || e.trusted {
+			all = append(all, candidate{e, e.status()})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b candidate) int { return r.compare(q, a.now, b.now) })
+	return all
+}
+
+// compare orders endpoints for q: blobs from liars last, even after what is down, since they cost a whole transfer; then
+// who is down, after who is up; then by speed, if that is wanted. Equals stay in the order of the options.
+func (r *Registry) compare(q question, a, b EndpointStatus) int {
+	order := 0
+	if q.kind == kindBlob {
+		order = cmp.Compare(doubt(a), doubt(b))
+	}
+	order = cmp.Or(order, cmp.Compare(down(a), down(b)))
+	if q.byDigest && r.bySpeed {
+		order = cmp.Or(order, cmp.Compare(promise(b), promise(a)))
+	}
+	return order
+}
+
+// doubt is how often an endpoint has lied, if that is still held against it; then it is 1 at least.
+func doubt(s EndpointStatus) int64 {
+	if s.Aside {
+		return s.Lies
+	}
+	return 0
+}
+
+// down makes an order of being down.
+func down(s EndpointStatus) int {
+	if s.Up {
+		return 0
+	}
+	return 1
+}
+
+// promise is the speed to expect of an endpoint. The best of those not measured yet, so that each gets measured.
+func promise(s EndpointStatus) float64 { return either(s.Speed, math.Inf(1)) }
+
+// extra returns an endpoint to bring more of a blob beside so many connections that do already, with that stream counted;
+// or nil if it would strain any. By speed that is the least busy one, because endpoints that share the work bring more
+// than the fastest alone.
+func (r *Registry) extra(q question, beside int) *endpoint {
+	if beside >= r.perBlob {
+		return nil
+	}
+	fit := slices.DeleteFunc(r.candidates(q), func(c candidate) bool { return !c.now.Up || c.now.Aside })
+	if r.bySpeed {
+		slices.SortStableFunc(fit, func(a, b candidate) int { return cmp.Compare(a.now.Connections, b.now.Connections) })
+	}
+	for _, c := range fit {
+		if c.joinSparing(r.perEndpoint) {
+			return c.endpoint
+		}
+	}
+	return nil
+}
+
+// inTurn asks one candidate after the other until one settles q. One that lacks the thing, or can't say, leaves the question
+// to the next. If none settles it, an outage outweighs an absence: what is missing from one mirror may be there behind the
+// endpoint that is silent. Of several refusals the earliest counts, but for one by the registry: that a mirror turns an
+// anonymous user away does not make what the registry lacks forbidden. Its errors are of type *Error.
+func (r *Registry) inTurn(ctx context.Context, q question, ask func(*endpoint) error) error {
+	var outage, refusal *Error
+	for _, c := range r.candidates(q) {
+		err := ask(c.endpoint)
+		if err == nil {
+			return nil
+		}
+		latest := r.failed(q, err)
+		switch {
+		case latest.Answered() && settles(q, c.endpoint, latest):
+			return latest
+		case !latest.Answered():
+			outage = latest
+		case refusal == nil || !c.mirror:
+			refusal = latest
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if outage != nil {
+		return outage
+	}
+	return refusal
+}
+
+// settles reports whether an endpoint's refusal of q ends the search. Where only trusted endpoints are asked, each speaks
+// for all. Of what is named by digest an absence says little; but that the registry itself denies it, who alone knows the
+// user, is not for its mirrors to overrule. Those that were asked before it would have been as free to give it.
+func settles(q question, e *endpoint, refusal *Error) bool {
+	return !q.byDigest || !e.mirror && refusal.Status != http.StatusNotFound
+}
