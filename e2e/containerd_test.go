@@ -28,11 +28,17 @@ type containerd struct {
 func newContainerd(t *testing.T, mirror string) client {
 	c := &containerd{containerdDaemon: startContainerd(t)}
 	c.hosts = filepath.Join(c.dir, "hosts")
-	writeFile(t, filepath.Join(c.hosts, "docker.io", "hosts.toml"), fmt.Sprintf(`server = "https://registry-1.docker.io"
+	writeHosts(t, c.hosts, mirror)
+	return c
+}
+
+// writeHosts makes mirror the mirror of Docker Hub in the directory that containerd reads hosts from.
+func writeHosts(t *testing.T, dir, mirror string) {
+	t.Helper()
+	writeFile(t, filepath.Join(dir, "docker.io", "hosts.toml"), fmt.Sprintf(`server = "https://registry-1.docker.io"
 [host."http://%s"]
   capabilities = ["pull", "resolve"]
 `, mirror))
-	return c
 }
 
 // Fresh starts the daemon over on an empty store.
@@ -54,20 +60,6 @@ func (c *containerd) Pull(ctx context.Context, reference, arch string) (pulled, 
 	return pulled{digest: digest, config: m.Config.Digest.String()}, err
 }
 
-// digest finds an image in the list's third column.
-func (c *containerd) digest(ctx context.Context, name string) (string, error) {
-	list, err := c.ctr(ctx, "images", "list")
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(list) {
-		if f := strings.Fields(line); len(f) > 2 && f[0] == name {
-			return f[2], nil
-		}
-	}
-	return "", fmt.Errorf("%s is not in the list of images:\n%s", name, list)
-}
-
 func (c *containerd) Run(ctx context.Context, reference string) (string, error) {
 	c.containers++
 	return c.ctr(ctx, "run", "--rm", "--runc-root", filepath.Join(c.store, "runc"), "docker.io/"+reference, fmt.Sprintf("hello-%d", c.containers))
@@ -75,16 +67,17 @@ func (c *containerd) Run(ctx context.Context, reference string) (string, error) 
 
 // containerdDaemon is a containerd that shares nothing with one that the machine may run. dockerd uses it too.
 type containerdDaemon struct {
+	programs           testbed.Containerd
 	dir, store, socket string
 	process            *testbed.Process
 }
 
+// startContainerd starts the machine's containerd.
 func startContainerd(t *testing.T) *containerdDaemon {
 	t.Helper()
-	dir := workDir(t, "containerd")
-	d := &containerdDaemon{dir: dir, store: filepath.Join(dir, "store"), socket: filepath.Join(dir, "sock")}
+	d := newContainerdDaemon(t, testbed.Containerd{Server: "containerd", Client: "ctr"})
 	// The disabled plugins would make directories in /opt and want a network.
-	writeFile(t, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
+	d.run(t, fmt.Sprintf(`version = 2
 root = "%[1]s/store/root"
 state = "%[1]s/store/state"
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"]
@@ -92,7 +85,22 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
   address = "%[1]s/sock"
 [ttrpc]
   address = "%[1]s/sock.ttrpc"
-`, dir))
+`, d.dir))
+	return d
+}
+
+func newContainerdDaemon(t *testing.T, programs testbed.Containerd) *containerdDaemon {
+	t.Helper()
+	dir := workDir(t, "containerd")
+	return &containerdDaemon{
+		programs: programs, dir: dir, store: filepath.Join(dir, "store"), socket: filepath.Join(dir, "sock"),
+	}
+}
+
+// run writes the configuration and has the daemon running until the test ends.
+func (d *containerdDaemon) run(t *testing.T, config string) {
+	t.Helper()
+	writeFile(t, filepath.Join(d.dir, "config.toml"), config)
 	if err := d.start(running); err != nil {
 		t.Fatal(err)
 	}
@@ -101,11 +109,10 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 			t.Error(err)
 		}
 	})
-	return d
 }
 
 func (d *containerdDaemon) start(ctx context.Context) error {
-	path, err := exec.LookPath("containerd")
+	path, err := exec.LookPath(d.programs.Server)
 	if err != nil {
 		return err
 	}
@@ -137,5 +144,19 @@ func (d *containerdDaemon) restart(ctx context.Context) error {
 }
 
 func (d *containerdDaemon) ctr(ctx context.Context, args ...string) (string, error) {
-	return testbed.Run(ctx, isolated(d.dir), "ctr", append([]string{"--address", d.socket}, args...)...)
+	return testbed.Run(ctx, isolated(d.dir), d.programs.Client, append([]string{"--address", d.socket}, args...)...)
+}
+
+// digest finds an image in the list's third column.
+func (d *containerdDaemon) digest(ctx context.Context, name string) (string, error) {
+	list, err := d.ctr(ctx, "images", "list")
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(list) {
+		if f := strings.Fields(line); len(f) > 2 && f[0] == name {
+			return f[2], nil
+		}
+	}
+	return "", fmt.Errorf("%s is not in the list of images:\n%s", name, list)
 }

@@ -4,7 +4,8 @@
 # leaves it: the tests run daemons of their own, on directories of their own.
 set -eu
 
-# Command and package. crane and the registry are not here: the tests build them, at versions fixed in go.mod.
+# Command and package. crane, containerd 2 and the registry are not here: the tests build them, at versions that go.mod
+# and containerd2/go.mod fix.
 wanted='dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd runc:runc podman:podman conmon:conmon skopeo:skopeo'
 
 packages=

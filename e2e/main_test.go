@@ -100,6 +100,12 @@ func startMirror(t *testing.T, r *testbed.Registry, config func(upstream string)
 	if config != nil {
 		options = testbed.EntrepotOptions{Config: config(gate.URL())}
 	}
+	return mirror{gate: gate, entrepot: startEntrepot(t, options)}
+}
+
+// startEntrepot starts an entrepot on an empty cache. It has to end well when the test does.
+func startEntrepot(t *testing.T, options testbed.EntrepotOptions) *testbed.Entrepot {
+	t.Helper()
 	e, err := bed.StartEntrepot(running, options)
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +119,7 @@ func startMirror(t *testing.T, r *testbed.Registry, config func(upstream string)
 			t.Logf("entrepot's log (%v):\n%s", err, log)
 		}
 	})
-	return mirror{gate: gate, entrepot: e}
+	return e
 }
 
 // mark returns the gate's place once nothing is under way any more.

@@ -15,6 +15,11 @@ const (
 	registryPackage = "github.com/distribution/distribution/v3/cmd/registry"
 	cranePackage    = "github.com/google/go-containerregistry/cmd/crane"
 	helloPackage    = module + "/testbed/hello"
+	// The tools of containerd2/go.mod.
+	containerdPackage = "github.com/containerd/containerd/v2/cmd/containerd"
+	ctrPackage        = "github.com/containerd/containerd/v2/cmd/ctr"
+	// containerdTags leave out what pulling an image has no use for: it shortens the build.
+	containerdTags = "no_cri,no_btrfs,no_devmapper,no_zfs,no_tracing,no_rdt,no_systemd,urfave_cli_no_docs"
 
 	// binaryVariable names an entrepot to try instead of the one built from this tree.
 	binaryVariable = "ENTREPOT_BIN"
@@ -70,6 +75,28 @@ func (b *Bed) BuildCrane(ctx context.Context) (string, error) {
 	return path, goBuild(ctx, root, path, cranePackage)
 }
 
+// Containerd is a containerd 2 and the ctr that belongs to it: an older one lacks its transfer service.
+type Containerd struct {
+	Server, Client string
+}
+
+// BuildContainerd compiles them, at the version that containerd2/go.mod fixes.
+func (b *Bed) BuildContainerd(ctx context.Context) (Containerd, error) {
+	root, err := moduleDir(ctx)
+	if err != nil {
+		return Containerd{}, err
+	}
+	var (
+		module = filepath.Join(root, "containerd2")
+		bin    = filepath.Join(b.Dir, "bin")
+		c      = Containerd{Server: filepath.Join(bin, "containerd2"), Client: filepath.Join(bin, "ctr2")}
+	)
+	if err := goBuildTagged(ctx, module, c.Server, containerdPackage, containerdTags, "CGO_ENABLED=0"); err != nil {
+		return Containerd{}, err
+	}
+	return c, goBuildTagged(ctx, module, c.Client, ctrPackage, containerdTags, "CGO_ENABLED=0")
+}
+
 // moduleDir finds this module's source. It needs a working directory inside it, which go test and go run give.
 func moduleDir(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
@@ -79,9 +106,14 @@ func moduleDir(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// goBuild builds one package as seen from the module at dir. Symbols are left out: they double the linker's work.
+// goBuild builds one package as seen from the module at dir.
 func goBuild(ctx context.Context, dir, out, pkg string, env ...string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-C", dir, "-ldflags=-s -w", "-o", out, pkg)
+	return goBuildTagged(ctx, dir, out, pkg, "", env...)
+}
+
+// goBuildTagged is goBuild with build tags. Symbols are left out: they double the linker's work.
+func goBuildTagged(ctx context.Context, dir, out, pkg, tags string, env ...string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-C", dir, "-tags", tags, "-ldflags=-s -w", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), env...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building %s: %w\n%s", pkg, err, msg)

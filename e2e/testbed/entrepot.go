@@ -2,11 +2,13 @@ package testbed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Entrepot is an entrepot on a data directory of its own.
@@ -25,6 +27,8 @@ type EntrepotOptions struct {
 	Upstream string
 	// Config is the text of a configuration file; none if empty.
 	Config string
+	// Env are settings from the environment.
+	Env []string
 }
 
 // StartEntrepot starts an entrepot with an empty cache.
@@ -43,6 +47,7 @@ func (b *Bed) StartEntrepot(ctx context.Context, o EntrepotOptions) (*Entrepot, 
 	e.command = Command{
 		Name: "entrepot",
 		Path: b.Programs.Entrepot,
+		Env:  o.Env,
 		Args: []string{
 			"serve", "--listen", e.Address, "--admin-listen", e.Admin, "--data-dir", filepath.Join(dir, "data"),
 		},
@@ -91,6 +96,15 @@ func (e *Entrepot) Stop() error {
 // Kill ends it without a warning, like a machine that runs out of memory.
 func (e *Entrepot) Kill() error { return e.process.Kill() }
 
+// Remove stops it and removes all that it had on disk, its log included.
+func (e *Entrepot) Remove() error { return errors.Join(e.Stop(), os.RemoveAll(e.dir)) }
+
+// PeakMemory is the most memory that the running process has had resident so far, in bytes.
+func (e *Entrepot) PeakMemory() (int64, error) { return e.process.PeakMemory() }
+
+// CPUTime is what the process took of all processors over its life. It must have been stopped.
+func (e *Entrepot) CPUTime() time.Duration { return e.process.CPUTime() }
+
 // URL is where clients pull from.
 func (e *Entrepot) URL() string { return "http://" + e.Address }
 
@@ -106,6 +120,12 @@ func (e *Entrepot) Kept(ctx context.Context, p Pulled) error {
 		}
 	}
 	return nil
+}
+
+// KeptBlob is [Entrepot.Kept] for one blob of an image that another client pulled.
+func (e *Entrepot) KeptBlob(ctx context.Context, i Image, digest string) error {
+	path := "/v2/" + i.Repository + "/blobs/" + digest
+	return Until(ctx, path+" to be kept", e.hits(path))
 }
 
 // hits returns a condition for Until: path is answered from the cache.

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Gate is the road from entrepot to a registry. It passes requests on and counts them, can be narrowed to a
-// bandwidth, and can be closed, which to entrepot is an upstream that is down.
+// Gate is the road from entrepot to a registry, or from a client to entrepot. It passes requests on and counts them,
+// can be narrowed to a bandwidth, and can be closed, which to who comes by it is a server that is down.
 type Gate struct {
 	address string
 	proxy   *httputil.ReverseProxy
@@ -33,6 +33,8 @@ type Gate struct {
 // Request is one request that reached the gate, as far as it has got.
 type Request struct {
 	Method, Path string
+	// Range is the header of that name, empty if there is none.
+	Range string
 	// Status is 0 until the registry has answered.
 	Status int
 	// Bytes of the answer's body that have gone through.
@@ -43,7 +45,12 @@ type Request struct {
 const maxBurst = 1 << 20
 
 // OpenGate opens a gate in front of r.
-func (b *Bed) OpenGate(r *Registry) (*Gate, error) {
+func (b *Bed) OpenGate(r *Registry) (*Gate, error) { return b.openGate(r.Address) }
+
+// OpenClientsGate opens a gate in front of e, to see what a client asks of it.
+func (b *Bed) OpenClientsGate(e *Entrepot) (*Gate, error) { return b.openGate(e.Address) }
+
+func (b *Bed) openGate(server string) (*Gate, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -52,7 +59,7 @@ func (b *Bed) OpenGate(r *Registry) (*Gate, error) {
 	close(g.idle)
 	g.proxy = &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
-			p.SetURL(&url.URL{Scheme: "http", Host: r.Address})
+			p.SetURL(&url.URL{Scheme: "http", Host: server})
 		},
 		ModifyResponse: g.onAnswer,
 		// What passes must be what the registry sent, byte for byte.
@@ -122,7 +129,7 @@ func (g *Gate) enter(req *http.Request) int {
 		g.idle = make(chan struct{})
 	}
 	g.inFlight++
-	g.seen = append(g.seen, Request{Method: req.Method, Path: req.URL.RequestURI()})
+	g.seen = append(g.seen, Request{Method: req.Method, Path: req.URL.RequestURI(), Range: req.Header.Get("Range")})
 	return len(g.seen) - 1
 }
 

@@ -21,8 +21,9 @@ type Image struct {
 	Digest string
 	// Manifests and Configs are the digests of the platforms' own, by architecture.
 	Manifests, Configs map[string]string
-	// Layers are the digests of all layers, in order.
-	Layers []string
+	// Layers are the digests of all layers, in order; LayerSizes go with them.
+	Layers     []string
+	LayerSizes []int64
 	// Bytes is the sum of its blobs.
 	Bytes int64
 }
@@ -179,6 +180,7 @@ func (i *Image) account(img v1.Image, arch string) error {
 	i.Bytes += m.Config.Size
 	for _, l := range m.Layers {
 		i.Layers = append(i.Layers, l.Digest.String())
+		i.LayerSizes = append(i.LayerSizes, l.Size)
 		i.Bytes += l.Size
 	}
 	return nil

@@ -31,9 +31,12 @@ type Bed struct {
 }
 
 // New makes the directory and builds the programs.
-func New(ctx context.Context) (*Bed, error) {
+func New(ctx context.Context) (*Bed, error) { return NewIn(ctx, "") }
+
+// NewIn is New with the bed's directory below parent instead of where temporary files go.
+func NewIn(ctx context.Context, parent string) (*Bed, error) {
 	// A short name: unix sockets below it must stay under 108 bytes.
-	dir, err := os.MkdirTemp("", "entrepot-e2e-")
+	dir, err := os.MkdirTemp(parent, "entrepot-e2e-")
 	if err != nil {
 		return nil, err
 	}
