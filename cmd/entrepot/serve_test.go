@@ -105,6 +105,19 @@ func gated(t *testing.T, content []byte) (url string, d digest.Digest, release f
 	return s.URL, digest.FromBytes(content), release
 }
 
+// refused waits until the mirror takes no more connections.
+func (r *running) refused(t *testing.T) {
+	t.Helper()
+	for {
+		res, err := http.Get(r.mirror + "/v2/")
+		if err != nil {
+			return
+		}
+		res.Body.Close() // an answer that nobody reads holds its connection
+	}
+}
+
+
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	res, err := http.Get(url)
@@ -133,11 +146,7 @@ func TestBodiesInFlightFinishWithinGrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.stop()
-	for { // until it takes no more connections
-		if _, err := http.Get(r.mirror + "/v2/"); err != nil {
-			break
-		}
-	}
+	r.refused(t)
 	release()
 	rest, err := io.ReadAll(res.Body)
 	if err != nil || !bytes.Equal(append(first, rest...), content) {
@@ -273,11 +282,7 @@ func TestAdminListenerStaysUntilTheMirrorIsDown(t *testing.T) {
 	}
 	defer res.Body.Close()
 	r.stop()
-	for { // until it takes no more connections
-		if _, err := http.Get(r.mirror + "/v2/"); err != nil {
-			break
-		}
-	}
+	r.refused(t)
 	if status, body := get(t, r.admin+"/readyz"); status != http.StatusServiceUnavailable {
 		t.Errorf("ready while it stops: %d %s", status, body)
 	}
