@@ -28,8 +28,9 @@ e2e: ## real clients before a real registry; needs root, installs what it needs 
 	cd e2e && go test -count=1 -timeout 20m ./...
 	cd e2e/chart && go test -count=1 ./...
 
-bench: ## benchmarks of the hot paths
+bench: ## benchmarks of the hot paths, then entrepot beside a direct pull (needs Linux)
 	go test -run '^$$' -bench . -benchmem ./...
+	cd e2e && go run ./bench
 
 check: ## format, vet, staticcheck, which package may import which
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }

@@ -1,6 +1,9 @@
 package fill
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 const (
 	// lookEvery is how often the rate is looked at: long enough for a mean over many reads, short enough that a blob of
@@ -83,8 +86,8 @@ func (f *flight) segmentLocked() int64 {
 func (f *flight) tune() {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	var before int64
-	for {
+	var before, long int64 // what had landed at the last look, and at the last that was for laggards
+	for looks := 1; ; looks++ {
 		select {
 		case <-tick.C:
 		case <-f.ctx.Done():
@@ -92,12 +95,40 @@ func (f *flight) tune() {
 		}
 		f.mu.Lock()
 		total := f.have.total()
-		if before > 0 && f.whole && !f.windowed && !f.stopping {
+		if before > 0 && f.whole && !f.windowed && !f.stopping && f.wantedLocked() {
 			f.crowd.look(total-before, f.size-total, len(f.workers))
 			f.growLocked()
 		}
+		if looks%laggardLooks == 0 {
+			f.cutLaggardsLocked(total - long)
+			long = total
+		}
 		before = total
 		f.mu.Unlock()
+	}
+}
+
+const (
+	// laggardLooks is how many looks a worker has to show that it keeps up: five seconds, more than it takes to begin.
+	laggardLooks = 20
+
+	// laggardShare is how much slower than the others on average it may be. Connections over one line differ, but hardly by
+	// that much unless one of them is stuck: readers from the start may be waiting for just what it was to bring.
+	laggardShare = 8
+)
+
+// errLaggard says that a stream brought next to nothing while others did.
+var errLaggard = errors.New("fill: a connection was much slower than those beside it")
+
+// cutLaggardsLocked breaks off the streams of workers that have brought next to nothing since they were last looked at, while
+// so much has landed.
+func (f *flight) cutLaggardsLocked(landed int64) {
+	share := landed / int64(max(1, len(f.workers)))
+	for w := range f.workers {
+		if w.marked && w.cut != nil && len(f.workers) > 1 && (w.pos-w.mark)*laggardShare < share {
+			w.cut(errLaggard)
+		}
+		w.marked, w.mark = true, w.pos
 	}
 }
 

@@ -87,6 +87,33 @@ func TestConnectionThatIsRefusedInterruptsNothing(t *testing.T) {
 	})
 }
 
+func TestConnectionThatIsStuckIsGivenUp(t *testing.T) {
+	for stuck := range 3 { // the first, and two of those beside it
+		synctest.Test(t, func(t *testing.T) {
+			content, _ := random(48 << 20)
+			src := &source{content: content, beside: 3, pace: perStream(1 << 20)}
+			streams, cut := make(map[*stream]int), false
+			src.pace = func(st *stream, n int) time.Duration {
+				st.s.mu.Lock()
+				if _, known := streams[st]; !known {
+					streams[st] = len(streams)
+				}
+				sticks := streams[st] == stuck && st.pos > 3<<20 && st.pos < 40<<20 // the last of all has nobody beside it
+				st.s.mu.Unlock()
+				if sticks {
+					cut = true
+					<-st.ctx.Done()
+				}
+				return time.Duration(n) * time.Second / (1 << 20)
+			}
+			pull(t, content, src)
+			if !cut {
+				t.Errorf("stream %d was never stuck", stuck)
+			}
+		})
+	}
+}
+
 func TestSourceThatThrottlesHasOneConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		content, _ := random(48 << 20)

@@ -1,5 +1,7 @@
 package fill
 
+import "context"
+
 // Where workers go. All of this is called with the flight's lock held.
 
 const (
@@ -23,8 +25,11 @@ type worker struct {
 	until     int64 // where the answer that it streams from ends; with pos it is changed by the worker's own goroutine alone
 	window    int64 // how much it asked for last, if it asks for windows
 
-	src  Source // that it asks
-	rank int    // how many others there were when it was added for more speed; 0: it was not, and there have to be some like it
+	src    Source                  // that it asks
+	cut    context.CancelCauseFunc // breaks off its stream; nil before the first
+	marked bool                    // it was looked at before
+	mark   int64                   // where it was then
+	rank   int                     // how many others there were when it was added for more speed; 0: it was not, and there have to be some like it
 }
 
 // soonAt reports whether the worker is going to land the byte at off before a transfer of its own would: it is near, or

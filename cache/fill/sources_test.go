@@ -74,21 +74,27 @@ func TestOriginsOfWrongBytesAreDistrusted(t *testing.T) {
 	})
 }
 
-func TestOriginThatContradictsTheSizeIsDistrusted(t *testing.T) {
+func TestContradictingSizesAreNobodysLie(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		content, d := random(4 << 20)
 		w := newWorld(t)
-		src := &source{content: content, cuts: []int64{1 << 20}, gate: 1000, open: make(chan struct{})}
-		r := join(t, w, d, src)
-		defer r.Close()
-		src.mu.Lock()
-		src.origin, src.sizes = "liar", []int64{5 << 20}
-		src.mu.Unlock()
-		close(src.open)
-		expectRead(t, r, content)
-		if len(src.distrusted) != 1 {
+		// The first answer states a wrong size, and breaks off; all others tell the truth.
+		src := &source{content: content, sizes: []int64{5 << 20}, cuts: []int64{1 << 20}}
+		r, _, err := w.Join(t.Context(), d, -1, src, Whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err == nil {
+			t.Errorf("%d bytes of a wrong size, and no error", len(got))
+		}
+		r.Close()
+		w.idle()
+		if len(src.distrusted) > 0 {
 			t.Errorf("distrusted: %v", src.distrusted)
 		}
+		r = join(t, w, d, src) // what was parked with the wrong size is in nobody's way
+		defer r.Close()
+		expectRead(t, r, content)
 	})
 }
 

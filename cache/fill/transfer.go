@@ -63,13 +63,16 @@ func (f *flight) begin() error {
 		return nil
 	}
 	length := f.lengthFirst(known, at, min(want.to, have.gap(at, known).to))
-	answer, err := f.src.Open(f.ctx, Request{Offset: at, Length: length, Waiting: f.awaited, Validator: f.validator})
+	ctx, cut := context.WithCancelCause(f.ctx)
+	answer, err := f.src.Open(ctx, Request{Offset: at, Length: length, Waiting: f.awaited, Validator: f.validator})
 	if err != nil {
+		cut(nil)
 		if file != nil { // it stays for who comes next
 			err = errors.Join(err, file.Park(parked), file.Close())
 		}
 		return f.cause(err)
 	}
+	answer.Body = severable{answer.Body, cut}
 	if answer.Size < 0 {
 		answer.Size = known
 	}
@@ -83,7 +86,7 @@ func (f *flight) begin() error {
 	f.update(func() {
 		f.answeredLocked(f.src, answer)
 		f.openLocked(file, answer.Size, have)
-		f.followLocked(answer, at, length, want, known)
+		f.followLocked(answer, cut, at, length, want, known)
 	})
 	return nil
 }
@@ -106,8 +109,9 @@ func (f *flight) lengthFirst(known, at, to int64) int64 {
 
 // followLocked starts the worker that goes on with the source's first answer: length bytes from at on, for a reader that wants
 // want of content that was known to be of some size, or -1.
-func (f *flight) followLocked(answer Stream, at, length int64, want span, known int64) {
+func (f *flight) followLocked(answer Stream, cut context.CancelCauseFunc, at, length int64, want span, known int64) {
 	w := f.newWorkerLocked(f.have.gap(at, f.size))
+	w.cut = cut
 	to := want.to
 	if known < 0 {
 		to = f.first.of(f.size).to

@@ -168,24 +168,37 @@ func (f *flight) left(w *worker) int64 {
 
 // resume asks the source for what w has to land next; body is nil if that is nothing, or after an error.
 func (f *flight) resume(w *worker) (body io.ReadCloser, err error) {
-	req, ok := f.request(w)
+	ctx, cut := context.WithCancelCause(f.ctx)
+	req, ok := f.request(w, cut)
 	if !ok {
+		cut(nil)
 		return nil, nil
 	}
-	s, err := w.src.Open(f.ctx, req)
-	if err == nil && s.Size >= 0 && s.Size != f.size {
-		w.src.Distrust(s.Origin)
+	s, err := w.src.Open(ctx, req)
+	if err == nil && s.Size >= 0 && s.Size != f.size { // which of the two is wrong, nobody knows
 		s.Body.Close()
 		err = fmt.Errorf("the source stated %d bytes before and %d now", f.size, s.Size)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err != nil {
+		cut(nil)
 		f.validator = "" // it may be at fault
 		return nil, err
 	}
 	f.answeredLocked(w.src, s)
-	return s.Body, nil
+	return severable{s.Body, cut}, nil
+}
+
+// severable is the body of a stream whose context ends with it.
+type severable struct {
+	io.ReadCloser
+	cut context.CancelCauseFunc
+}
+
+func (b severable) Close() error {
+	defer b.cut(nil)
+	return b.ReadCloser.Close()
 }
 
 // answeredLocked takes down who answered.
@@ -195,8 +208,8 @@ func (f *flight) answeredLocked(src Source, s Stream) {
 	f.origins[s.Origin] = src
 }
 
-// request is what w has to ask for next; ok is false if that is nothing.
-func (f *flight) request(w *worker) (req Request, ok bool) {
+// request is what w has to ask for next, for a stream that cut breaks off; ok is false if that is nothing.
+func (f *flight) request(w *worker, cut context.CancelCauseFunc) (req Request, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	left := w.stop - w.pos
@@ -212,6 +225,7 @@ func (f *flight) request(w *worker) (req Request, ok bool) {
 	if req.Length = left; w.until == f.size {
 		req.Length = -1
 	}
+	w.cut = cut
 	return req, true
 }
 

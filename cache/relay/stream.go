@@ -197,7 +197,6 @@ func (s *stream) distrust() {
 func (s *stream) state(size int64) error {
 	if s.size >= 0 {
 		if size >= 0 && size != s.size {
-			s.src.Distrust(s.origins[len(s.origins)-1])
 			return fmt.Errorf("the source stated %d bytes before and %d now", s.size, size)
 		}
 		return nil

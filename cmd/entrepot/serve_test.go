@@ -117,7 +117,6 @@ func (r *running) refused(t *testing.T) {
 	}
 }
 
-
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	res, err := http.Get(url)
