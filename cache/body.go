@@ -38,9 +38,9 @@ func (b *body) Read(p []byte) (int, error) {
 	return b.past.Read(p)
 }
 
-// switchOver goes on past the cache, together with the fill's other readers: all of them have read what had landed. The
-// digest still decides about the last byte, for what landed is hashed too.
-func (b *body) switchOver() (err error) {
+// switchOver goes on past the cache. What was read before is unverified yet: its hash goes along, so that the last byte
+// depends on all of it, whoever brings the rest. Nobody who has read from the start goes on without.
+func (b *body) switchOver() error {
 	pos, err := b.Reader.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return err
@@ -49,12 +49,10 @@ func (b *body) switchOver() (err error) {
 	if b.part.From < 0 || at.To <= pos {
 		at.To = math.MaxInt64
 	}
-	relays, ok := b.src.c.relays, false
-	if b.past, ok = relays.Attach(b.ctx, b.src.d, past{b.src}, at); ok {
-		return nil
+	if at.Hasher, err = b.Reader.Hasher(pos); err != nil {
+		return err
 	}
-	at.Hasher = b.Reader.Hasher(pos)
-	b.past, _, err = relays.Join(b.ctx, b.src.d, past{b.src}, at)
+	b.past, _, err = b.src.c.relays.Join(b.ctx, b.src.d, past{b.src}, at)
 	return err
 }
 

@@ -170,12 +170,12 @@ func (c *Cache) create(d digest.Digest, size int64) (fill.File, error) {
 }
 
 // parked opens what is left of an earlier fill.
-func (c *Cache) parked(d digest.Digest) (fill.File, []byte, bool) {
-	p, state, ok := c.disk.Parked(d)
+func (c *Cache) parked(d digest.Digest) (f fill.File, state []byte, intact, ok bool) {
+	p, state, intact, ok := c.disk.Parked(d)
 	if !ok {
-		return nil, nil, false // not p: a nil *Partial is no nil File
+		return nil, nil, false, false // not p: a nil *Partial is no nil File
 	}
-	return p, state, true
+	return p, state, intact, true
 }
 
 // put keeps small content that has been verified. That it could not be kept is logged, and no error for anybody.
@@ -243,6 +243,8 @@ func (c *Cache) fillDone(r fill.Report) {
 		c.recency.add(r.Digest, r.Size)
 		log.Debug("blob kept")
 	case errors.Is(r.Err, fill.ErrKept): // nothing was transferred
+	case errors.Is(r.Err, fill.ErrClosed):
+		log.Info("transfer stopped: what has landed of the blob is kept")
 	case isAnswer(r.Err):
 		log.Debug("upstream does not give the blob", zap.Error(r.Err))
 	case errors.Is(r.Err, fill.ErrDigest):

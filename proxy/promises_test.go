@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -266,10 +267,17 @@ func TestPromisePullNeverFailsBecauseOfTheCache(t *testing.T) {
 		u := newRegistry(t)
 		d := u.blob(content, "library/a")
 		m := newMirror(t, u, nil)
-		if err := os.RemoveAll(m.opts.DataDir + "/partial"); err != nil {
+		partial := m.opts.DataDir + "/partial"
+		if err := errors.Join(os.RemoveAll(partial), os.WriteFile(partial, nil, 0o640)); err != nil {
 			t.Fatal(err)
 		}
 		m.get(blobPath("a", d)).expect(t, 200, content)
+		if err := os.Remove(partial); err != nil { // and then it can again
+			t.Fatal(err)
+		}
+		m.get(blobPath("a", d)).expect(t, 200, content)
+		m.settled()
+		m.get(blobPath("a", d)).expectVerdict(t, "hit")
 	})
 	t.Run("file deleted behind its back", func(t *testing.T) {
 		u := newRegistry(t)

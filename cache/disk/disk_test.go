@@ -214,15 +214,15 @@ func TestParkedContentIsTakenUpAgain(t *testing.T) {
 	}
 	land(s.Create(d, 7))
 	for range 2 { // in this process, and in the next
-		p, state, ok := s.Parked(d)
+		p, state, intact, ok := s.Parked(d)
 		b := make([]byte, 4)
-		if !ok || string(state) != "state" {
-			t.Fatalf("%v %q", ok, state)
+		if !ok || !intact || string(state) != "state" {
+			t.Fatalf("%v %v %q", ok, intact, state)
 		}
 		if _, err := p.ReadAt(b, 0); err != nil || string(b) != "cont" {
 			t.Fatalf("%q %v", b, err)
 		}
-		if _, _, twice := s.Parked(d); twice {
+		if _, _, _, twice := s.Parked(d); twice {
 			t.Error("taken up twice")
 		}
 		land(p, nil)
@@ -270,14 +270,14 @@ func TestKilledProcessLeavesWhatItSaved(t *testing.T) {
 	}
 	s.Close() // no Park, no Discard: the end of a process does neither
 	s = open(t, Options{Dir: dir})
-	if p, state, ok := s.Parked(saved); !ok || string(state) != "state" {
+	if p, state, _, ok := s.Parked(saved); !ok || string(state) != "state" {
 		t.Errorf("%v %q", ok, state)
 	} else {
 		p.Discard()
 		p.Close()
 	}
 	for _, d := range []digest.Digest{unsaved, otherBoot} {
-		if _, _, ok := s.Parked(d); ok {
+		if _, _, _, ok := s.Parked(d); ok {
 			t.Error("what had no state of this boot is parked")
 		}
 	}
@@ -377,7 +377,7 @@ func TestDroppingWhatIsParkedSparesWhatIsMadeAnew(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { s.DropOldestParked() })
 		wg.Go(func() {
-			p, _, ok := s.Parked(d)
+			p, _, _, ok := s.Parked(d)
 			if !ok {
 				p, err = s.Create(d, 7)
 			}
@@ -404,4 +404,54 @@ func TestDroppingWhatIsParkedSparesWhatIsMadeAnew(t *testing.T) {
 	if s.Used() != 0 || s.unwritten != 0 {
 		t.Errorf("%d bytes used, %d to be written", s.Used(), s.unwritten)
 	}
+}
+
+func TestParkedContentThatWasWrittenToIsNotIntact(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	defer s.Close()
+	d := digest.FromString("content")
+	p, err := s.Create(d, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Park([]byte("state")); err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	name := filepath.Join(dir, partialPath(d))
+	if err := os.WriteFile(name, []byte("tampers"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(name, time.Time{}, time.Now().Add(time.Second)); err != nil { // the clock of a file system may be coarse
+		t.Fatal(err)
+	}
+	p, _, intact, ok := s.Parked(d)
+	if !ok || intact {
+		t.Errorf("parked: %v, intact: %v", ok, intact)
+	}
+	p.Discard()
+	p.Close()
+}
+
+func TestFits(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir(), MaxSize: 10 * block})
+	defer s.Close()
+	if err := s.Put(digest.FromString("x"), []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	for size, want := range map[int64]bool{0: true, 10 * block: true, 10*block + 1: false, -1: false, 1 << 60: false} {
+		if got := s.Fits(size); got != want {
+			t.Errorf("%d fits: %v", size, got)
+		}
+	}
+	p, err := s.Create(digest.FromString("y"), 5*block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Fits(6*block) || !s.Fits(5*block) {
+		t.Error("what lands is taken for room that could be had")
+	}
+	p.Discard()
+	p.Close()
 }

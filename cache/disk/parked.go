@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"sync"
@@ -41,15 +42,22 @@ var boot = sync.OnceValue(func() string {
 	return strings.TrimSpace(string(id))
 })
 
+// header goes before a state: in which boot it was written, and when the content had last been written to.
+func header(info fs.FileInfo) string { return fmt.Sprintf("%s %d", boot(), info.ModTime().UnixNano()) }
+
 // Save writes the state beside the content while it goes on landing, for the case that the process ends without Park. A
 // state that was written says nothing that the content does not hold.
 func (p *Partial) Save(state []byte) error {
+	info, err := p.Stat()
+	if err != nil {
+		return err
+	}
 	draft := p.name + draftSuffix
 	f, err := p.store.root.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append([]byte(boot()+"\n"), state...))
+	_, err = f.Write(append([]byte(header(info)+"\n"), state...))
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = p.store.root.Rename(draft, p.name+stateSuffix)
 	}
@@ -73,23 +81,25 @@ func (p *Partial) Park(state []byte) error {
 }
 
 // Parked opens what is parked of the digest; ok is false if nothing is, or nothing that can be read, or there is no room for
-// the rest of it.
-func (s *Store) Parked(d digest.Digest) (p *Partial, state []byte, ok bool) {
+// the rest of it. intact tells that nobody has written to the content since the state was: a process that was killed
+// may have, and so may whoever tampers with files.
+func (s *Store) Parked(d digest.Digest) (p *Partial, state []byte, intact, ok bool) {
 	s.naming.Lock()
 	defer s.naming.Unlock()
 	p, ok = s.unpark(d)
 	if !ok {
-		return nil, nil, false
+		return nil, nil, false, false
 	}
-	state, err := s.readState(d)
+	head, state, err := s.readState(d)
 	if err == nil {
 		err = p.reopen()
 	}
 	if err != nil {
 		p.Discard()
-		return nil, nil, false
+		return nil, nil, false, false
 	}
-	return p, state, true
+	info, err := p.Stat()
+	return p, state, err == nil && header(info) == head, true
 }
 
 // reopen opens the file of parked content, and makes sure that there is room for what it has no blocks for yet.
@@ -130,18 +140,18 @@ func (s *Store) unpark(d digest.Digest) (p *Partial, ok bool) {
 	return &Partial{store: s, name: partialPath(d), digest: d, size: is.size}, true
 }
 
-func (s *Store) readState(d digest.Digest) ([]byte, error) {
+func (s *Store) readState(d digest.Digest) (head string, state []byte, err error) {
 	f, err := s.root.Open(partialPath(d) + stateSuffix)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxState))
-	id, state, _ := strings.Cut(string(b), "\n")
-	if err == nil && id != boot() {
+	head, rest, _ := strings.Cut(string(b), "\n")
+	if id, _, _ := strings.Cut(head, " "); err == nil && id != boot() {
 		err = errors.New("the machine was started anew since")
 	}
-	return []byte(state), err
+	return head, []byte(rest), err
 }
 
 // DropOldestParked gives up the content that was parked first; ok is false if none is parked.
@@ -211,7 +221,7 @@ func (s *Store) leftover(e os.DirEntry) (digest.Digest, parked) {
 	if err != nil {
 		return "", none
 	}
-	if _, err := s.readState(d); err != nil {
+	if _, _, err := s.readState(d); err != nil {
 		return "", none
 	}
 	return d, parked{info.Size(), info.ModTime()}

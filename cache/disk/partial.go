@@ -75,6 +75,10 @@ func (s *Store) createFile(name string, size int64) (*os.File, error) {
 		return nil, err
 	}
 	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+	if errors.Is(err, fs.ErrNotExist) { // somebody has removed the directory
+		_ = s.root.Mkdir("partial", 0o750)
+		f, err = s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+	}
 	if err != nil {
 		return nil, err
 	}

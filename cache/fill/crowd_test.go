@@ -45,8 +45,8 @@ func pull(t *testing.T, content []byte, src *source) (w *world) {
 
 func TestConnectionsAreAddedWhileTheyRaiseTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		content, _ := random(48 << 20)
-		src := &source{content: content, beside: 5, pace: perStream(5 << 20)}
+		content, _ := random(24 << 20)
+		src := &source{content: content, beside: 5, pace: perStream(1 << 20)}
 		pull(t, content, src)
 		if src.most != 6 {
 			t.Errorf("%d streams at once, want as many as the source gives", src.most)
@@ -56,14 +56,14 @@ func TestConnectionsAreAddedWhileTheyRaiseTheRate(t *testing.T) {
 
 func TestConnectionsThatBringNothingAreGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		content, _ := random(48 << 20)
-		src := &source{content: content, beside: 7, pace: shared(5 << 20)}
+		content, _ := random(24 << 20)
+		src := &source{content: content, beside: 7, pace: shared(1 << 20)}
 		pull(t, content, src)
 		if src.most != 2 {
 			t.Errorf("%d streams at once, want a second one on trial", src.most)
 		}
 		for _, r := range src.requests {
-			if r.Beside > 0 && r.Offset > 32<<20 {
+			if r.Beside > 0 && r.Offset > 16<<20 {
 				t.Errorf("a further stream was asked for at %d still", r.Offset)
 			}
 		}
@@ -72,8 +72,8 @@ func TestConnectionsThatBringNothingAreGivenBack(t *testing.T) {
 
 func TestConnectionThatIsRefusedInterruptsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		content, _ := random(48 << 20)
-		src := &source{content: content, pace: perStream(5 << 20)}
+		content, _ := random(24 << 20)
+		src := &source{content: content, pace: perStream(1 << 20)}
 		pull(t, content, src)
 		opened := 0
 		for _, r := range src.requests {
@@ -90,7 +90,7 @@ func TestConnectionThatIsRefusedInterruptsNothing(t *testing.T) {
 func TestConnectionThatIsStuckIsGivenUp(t *testing.T) {
 	for stuck := range 3 { // the first, and two of those beside it
 		synctest.Test(t, func(t *testing.T) {
-			content, _ := random(48 << 20)
+			content, _ := random(24 << 20)
 			src := &source{content: content, beside: 3, pace: perStream(1 << 20)}
 			streams, cut := make(map[*stream]int), false
 			src.pace = func(st *stream, n int) time.Duration {
@@ -98,7 +98,7 @@ func TestConnectionThatIsStuckIsGivenUp(t *testing.T) {
 				if _, known := streams[st]; !known {
 					streams[st] = len(streams)
 				}
-				sticks := streams[st] == stuck && st.pos > 3<<20 && st.pos < 40<<20 // the last of all has nobody beside it
+				sticks := streams[st] == stuck && st.pos > 2<<20 && st.pos < 18<<20 // the last of all has nobody beside it
 				st.s.mu.Unlock()
 				if sticks {
 					cut = true
@@ -116,8 +116,8 @@ func TestConnectionThatIsStuckIsGivenUp(t *testing.T) {
 
 func TestSourceThatThrottlesHasOneConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		content, _ := random(48 << 20)
-		src := &source{content: content, beside: 7, pace: perStream(5 << 20), strains: []error{nil, nil, errThrottled}}
+		content, _ := random(24 << 20)
+		src := &source{content: content, beside: 7, pace: perStream(1 << 20), strains: []error{nil, nil, errThrottled}}
 		pull(t, content, src)
 		if src.most != 2 && src.most != 3 {
 			t.Errorf("%d streams at once", src.most)
@@ -134,11 +134,11 @@ func TestSourceThatThrottlesHasOneConnection(t *testing.T) {
 func TestConnectionThatFailsLeavesItsPartToTheOthers(t *testing.T) {
 	for name, src := range map[string]*source{
 		"refused":                   {beside: 2},
-		"broken off":                {beside: 5, cuts: []int64{1 << 40, 15 << 20, 12 << 20}},
+		"broken off":                {beside: 5, cuts: []int64{1 << 40, 8 << 20, 6 << 20}},
 		"refused for other reasons": {beside: 5, strains: []error{nil, errors.New("502"), errFinal}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			content, _ := random(48 << 20)
+			content, _ := random(24 << 20)
 			src.content, src.pace = content, perStream(5<<20)
 			if len(src.cuts) > 0 {
 				src.cuts[0] = int64(len(content))
@@ -151,9 +151,9 @@ func TestConnectionThatFailsLeavesItsPartToTheOthers(t *testing.T) {
 
 func TestReaderFromTheStartIsNotStarvedByConnectionsAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		content, d := random(48 << 20)
+		content, d := random(24 << 20)
 		w := newWorld(t)
-		src := &source{content: content, beside: 5, pace: perStream(5 << 20)}
+		src := &source{content: content, beside: 5, pace: perStream(1 << 20)}
 		r, _, err := w.Join(t.Context(), d, int64(len(content)), src, Whole)
 		if err != nil {
 			t.Fatal(err)
@@ -165,7 +165,7 @@ func TestReaderFromTheStartIsNotStarvedByConnectionsAhead(t *testing.T) {
 			r.f.mu.Lock()
 			ahead := r.f.have.total() - r.f.have.end(0)
 			r.f.mu.Unlock()
-			if most := int64(24 << 20); ahead > most {
+			if most := int64(12 << 20); ahead > most {
 				t.Fatalf("%d bytes have landed ahead of the reader at %d", ahead, pos)
 			}
 		}

@@ -114,8 +114,9 @@ type Options struct {
 	Kept func(digest.Digest) bool
 	// Create opens a file for content of that size.
 	Create func(d digest.Digest, size int64) (File, error)
-	// Parked opens the file that was parked with a state; ok is false if there is none.
-	Parked func(digest.Digest) (f File, state []byte, ok bool)
+	// Parked opens the file that was parked with a state; ok is false if there is none. intact tells that the file has not
+	// changed since the state was written.
+	Parked func(digest.Digest) (f File, state []byte, intact, ok bool)
 	// Final reports whether a source's error is an answer that asking again will not change.
 	Final func(error) bool
 	// Throttled reports whether a source's error says that it is asked too much.
@@ -130,7 +131,7 @@ type Options struct {
 // Report says how a fill ended.
 type Report struct {
 	Digest  digest.Digest
-	Size    int64 // -1 if the source never answered
+	Size    int64 // -1 if the source never answered and none was expected
 	Readers int   // how many readers it has had
 	Source  Source
 	Parked  bool  // it ended before the content was whole, because nobody needed more of it
@@ -147,6 +148,7 @@ type Fills struct {
 	mu sync.Mutex // taken before that of a flight
 	// guards following
 	flights map[digest.Digest]*flight
+	doubts  map[digest.Digest]bool // contents of which wrong bytes came, nobody knows from whom
 
 	abandoned atomic.Int32 // how many flights go on although no reader is left
 }
@@ -154,7 +156,8 @@ type Fills struct {
 // New returns Fills that are ready; Close ends them.
 func New(opts Options) *Fills {
 	ctx, stop := context.WithCancelCause(context.Background())
-	return &Fills{opts: opts, ctx: ctx, stop: stop, flights: make(map[digest.Digest]*flight)}
+	return &Fills{opts: opts, ctx: ctx, stop: stop, flights: make(map[digest.Digest]*flight),
+		doubts: make(map[digest.Digest]bool)}
 }
 
 // Close ends the fills in flight, whose readers get ErrClosed, and waits for them. What has landed is parked.
@@ -180,6 +183,9 @@ func (s *Fills) Join(ctx context.Context, d digest.Digest, expect int64, src Sou
 			return nil, false, err
 		}
 		r, err := f.reader(ctx, part)
+		if err == nil && joined {
+			f.offer(src)
+		}
 		again := errors.Is(err, errParked) || joined && f.src != src
 		if err == nil || !again || ctx.Err() != nil {
 			return r, joined, err
@@ -193,7 +199,7 @@ func (s *Fills) Attach(ctx context.Context, d digest.Digest) (r *Reader, ok bool
 	s.mu.Lock()
 	f, ok := s.flights[d]
 	if ok {
-		f.refer(nil)
+		f.refer()
 	}
 	s.mu.Unlock()
 	if !ok {
@@ -224,13 +230,26 @@ func (s *Fills) attach(d digest.Digest, expect int64, src Source, part Part) (f 
 	f, joined = s.flights[d]
 	if !joined {
 		f = newFlight(s, d, expect, src, part)
+		f.single = s.doubts[d]
 		s.flights[d] = f
 	}
-	f.refer(src) // before it runs: a flight without readers may end at once
+	f.refer() // before it runs: a flight without readers may end at once
 	if !joined {
 		s.wg.Go(func() { s.run(f) })
 	}
 	return f, joined, nil
+}
+
+// maxDoubts bounds what is remembered of wrong bytes: more than there are registries that mix right ones with wrong.
+const maxDoubts = 1000
+
+// doubt remembers that wrong bytes of some content came, and that there are several who may have sent them.
+func (s *Fills) doubt(d digest.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.doubts) < maxDoubts {
+		s.doubts[d] = true
+	}
 }
 
 // run carries a flight from its start to being forgotten.
@@ -238,10 +257,13 @@ func (s *Fills) run(f *flight) {
 	err := f.transfer(s.ctx)
 	s.mu.Lock()
 	delete(s.flights, f.digest)
+	if err == nil {
+		delete(s.doubts, f.digest)
+	}
 	s.mu.Unlock()
 	// Forgotten before its readers learn of it: one that comes back at once begins a new flight.
 	readers := f.end(err)
-	report := Report{Digest: f.digest, Size: f.sizeNow(), Readers: readers, Source: f.src, Err: err}
+	report := Report{Digest: f.digest, Size: max(f.sizeNow(), f.expect), Readers: readers, Source: f.src, Err: err}
 	if report.Parked = errors.Is(err, errParked); report.Parked {
 		report.Err = nil
 	}

@@ -18,6 +18,7 @@ type flight struct {
 	src    Source // of the reader that began it
 	expect int64
 	first  Part // what that reader is going to read
+	single bool // one worker is to fetch the whole: wrong bytes came when several did
 
 	hashing sync.Mutex // never taken with mu held; mu is taken with it held
 	// guards following
@@ -34,11 +35,13 @@ type flight struct {
 	size      int64 // of the whole content; -1 until the source has answered
 	have      spans // what has landed
 	workers   map[*worker]bool
-	running   sync.WaitGroup    // of the workers; Add only while not stopping
-	asked     bool              // the source has answered; if not, all that was wanted was parked
-	sources   []Source          // that the workers may ask: the first, and those of readers that came later
-	origins   map[string]Source // who has sent something of it
-	validator string            // of the latest stream
+	running   sync.WaitGroup  // of the workers; Add only while not stopping
+	asked     bool            // the source has answered; if not, all that was wanted was parked
+	sources   []Source        // that the workers may ask: the first, and those of readers that came later
+	origins   map[origin]bool // who has sent something of it
+	resumed   bool            // what was parked was taken up
+	stated    bool            // a source has stated the size; if not, it is the one that was expected
+	validator string          // of the latest stream
 	crowd     crowd
 	whole     bool  // all of it is to be fetched
 	windowed  bool  // nobody reads on to the end for sure: it is asked for in windows
@@ -58,25 +61,38 @@ type flight struct {
 	stop context.CancelCauseFunc
 }
 
+// origin is one that a source has named.
+type origin struct {
+	src  Source
+	name string
+}
+
 func newFlight(all *Fills, d digest.Digest, expect int64, src Source, first Part) *flight {
 	return &flight{opts: all.opts, all: all, digest: d, expect: expect, src: src, first: first, hasher: d.Algorithm().Hash(),
-		size: -1, windowed: first.Ranged && !all.opts.Whole, workers: make(map[*worker]bool), origins: make(map[string]Source),
+		size: -1, windowed: first.Ranged && !all.opts.Whole, workers: make(map[*worker]bool), sources: []Source{src}, origins: make(map[origin]bool),
 		crowd: crowd{want: 1}, refs: 1, changed: make(chan struct{})}
 }
 
-// maxSources is how many sources a flight remembers: those of a crowd of readers are hardly ever more than a few.
-const maxSources = 4
-
-// refer counts a reader that is going to be made by reader, and takes down its source, if it has one. It is called under the
-// lock of the flights, so that a flight that can be found can't lose its last reference at the same time.
-func (f *flight) refer(src Source) {
+// refer counts a reader that is going to be made by reader. It is called under the lock of the flights, so that a flight
+// that can be found can't lose its last reference at the same time.
+func (f *flight) refer() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refs++
 	f.attached++
 	f.readers++
 	f.countLocked(false)
-	if src != nil && len(f.sources) < maxSources && !slices.Contains(f.sources, src) {
+}
+
+// maxSources is how many sources a flight remembers: those of a crowd of readers are hardly ever more than a few.
+const maxSources = 4
+
+// offer takes down the source of a reader that came later: the workers turn to it when those before it have been asked in
+// vain.
+func (f *flight) offer(src Source) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.sources) < maxSources && !slices.Contains(f.sources, src) {
 		f.sources = append(f.sources, src)
 	}
 }
@@ -164,8 +180,14 @@ func (f *flight) leave() {
 	f.update(func() {
 		f.attached--
 		f.countLocked(f.attached == 0 && !f.ended)
-		if f.whole && f.wantedLocked() {
+		switch {
+		case !f.whole:
+		case f.wantedLocked():
 			f.wholeLocked() // its workers may have stopped while it was one too many
+		default:
+			for w := range f.workers {
+				w.cut(errParked) // a source that keeps silent is not waited for
+			}
 		}
 	})
 	f.unref()

@@ -98,10 +98,7 @@ func (m *model) begin(dir string) {
 		Create: func(d digest.Digest, size int64) (File, error) {
 			return store.Create(d, size)
 		},
-		Parked: func(d digest.Digest) (File, []byte, bool) {
-			f, state, ok := store.Parked(d)
-			return f, state, ok
-		},
+		Parked:    func(d digest.Digest) (File, []byte, bool, bool) { return store.Parked(d) },
 		Final:     func(error) bool { return false },
 		Throttled: func(err error) bool { return errors.Is(err, errThrottled) },
 	})})

@@ -1,6 +1,9 @@
 package fill
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // Where workers go. All of this is called with the flight's lock held.
 
@@ -19,18 +22,25 @@ const (
 	maxWorkers = 8
 )
 
-// worker is a transfer: it lands the bytes [pos, stop).
+// worker is a transfer: it lands the bytes [pos, stop). Nobody else lands any of them before it has left the flight's workers.
 type worker struct {
 	pos, stop int64
-	until     int64 // where the answer that it streams from ends; with pos it is changed by the worker's own goroutine alone
-	window    int64 // how much it asked for last, if it asks for windows
+	until     int64                   // where the answer that it streams from ends; with pos it is changed by the worker's own goroutine alone
+	window    int64                   // how much it asked for last, if it asks for windows
+	src       Source                  // that it asks
+	cut       context.CancelCauseFunc // breaks off its stream
+	beside    int                     // how many there were already when it was added for more speed; 0: it is there for another reason
+	ending    bool                    // it is one too many, and leaves at its stop
 
-	src    Source                  // that it asks
-	cut    context.CancelCauseFunc // breaks off its stream; nil before the first
-	marked bool                    // it was looked at before
-	mark   int64                   // where it was then
-	rank   int                     // how many others there were when it was added for more speed; 0: it was not, and there have to be some like it
+	// For the crowd's looks:
+	seen int64 // its position at the last
+	rate int64 // what it lands from one to the next, smoothed
+	slow int   // for how many in a row that was next to nothing
 }
+
+// shorten makes the worker stop at a position, or soon: its goroutine may be in the middle of landing a chunk, and what it
+// lands is nobody else's.
+func (w *worker) shorten(stop int64) { w.stop = min(w.stop, max(stop, w.pos+chunk)) }
 
 // soonAt reports whether the worker is going to land the byte at off before a transfer of its own would: it is near, or
 // it is on its way already and would be fetched twice.
@@ -50,7 +60,7 @@ func (f *flight) wantLocked(want span) {
 				return
 			}
 			stop := w.stop
-			w.stop = want.from
+			w.shorten(want.from) // it is further than a chunk away
 			f.startLocked(span{want.from, stop})
 			return
 		}
@@ -73,10 +83,11 @@ func (f *flight) wholeLocked() {
 	}
 }
 
-// jobLocked is what is missing and nobody fetches, at off or after it or, failing that, before it.
+// jobLocked is what is missing and nobody fetches, at off or after it or, failing that, before it. Of several workers side by
+// side each takes a segment of what comes first.
 func (f *flight) jobLocked(off int64) (job span, ok bool) {
 	if f.crowd.want > 1 {
-		off = 0 // what readers from the start want first
+		off = 0
 	}
 	for _, from := range []int64{off, 0} {
 		for {
@@ -116,6 +127,62 @@ func (f *flight) landedLocked(w *worker, n int64) {
 	}
 	if !f.whole && f.have.total() >= f.size/2 {
 		f.wholeLocked()
+	}
+}
+
+// nextLocked takes down how w ended and returns what its goroutine is to do next, if anything.
+func (f *flight) nextLocked(w *worker, err error) *worker {
+	delete(f.workers, w)
+	if err != nil && !f.stopping && !f.survivesLocked(err) {
+		f.failure, f.stopping = err, true // in one moment: no reader starts another in vain
+	}
+	if f.stopping || !f.whole || !f.wantedLocked() {
+		return nil
+	}
+	job, more := f.jobLocked(w.pos)
+	others := f.activeLocked()
+	if !more || others >= f.crowd.want || w.ending && others > 0 {
+		f.widenLocked()
+		return nil
+	}
+	next := f.newWorkerLocked(job)
+	next.rate = w.rate
+	if others > 0 {
+		next.beside = w.beside
+	}
+	f.workers[next] = true
+	return next
+}
+
+// survivesLocked reports whether the flight goes on after a worker's error: while others bring the content, what it leaves is
+// for them, or for whoever waits for it.
+func (f *flight) survivesLocked(err error) bool {
+	if errors.Is(err, ErrStorage) || len(f.workers) == 0 {
+		return false
+	}
+	f.strainedLocked(len(f.workers), err)
+	return true
+}
+
+// activeLocked is how many workers are there to stay.
+func (f *flight) activeLocked() (n int) {
+	for w := range f.workers {
+		if !w.ending {
+			n++
+		}
+	}
+	return n
+}
+
+// widenLocked gives a worker that is left alone all that follows: it need not break off an answer that goes on.
+func (f *flight) widenLocked() {
+	if len(f.workers) != 1 || f.crowd.want > 1 || !f.crowdedLocked() {
+		return
+	}
+	for w := range f.workers {
+		if gap := f.have.gap(w.pos, f.size); !w.ending && gap.from == w.pos && w.pos < w.stop {
+			w.stop, w.beside = gap.to, 0
+		}
 	}
 }
 

@@ -93,8 +93,14 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) {
 	return r.f.file.ReadAt(p, off)
 }
 
-// Hasher returns a hasher of the first n bytes, all of which have landed, or nil if they can't be read.
-func (r *Reader) Hasher(n int64) hash.Hash {
+// Hasher returns a hasher of the first n bytes, or nil if not all of these have landed. The error is that of the file.
+func (r *Reader) Hasher(n int64) (hash.Hash, error) {
+	r.f.mu.Lock()
+	landed := r.f.have.end(0)
+	r.f.mu.Unlock()
+	if landed < n {
+		return nil, nil
+	}
 	r.f.hashing.Lock()
 	defer r.f.hashing.Unlock()
 	h, hashed := r.f.digest.Algorithm().Hash(), int64(0)
@@ -103,10 +109,10 @@ func (r *Reader) Hasher(n int64) hash.Hash {
 			h, hashed = clone, r.f.hashed
 		}
 	}
-	if _, err := io.Copy(h, io.NewSectionReader(r.f.file, hashed, n-hashed)); err != nil {
-		return nil
+	if got, err := io.Copy(h, io.NewSectionReader(r.f.file, hashed, n-hashed)); err != nil || got < n-hashed {
+		return nil, errors.Join(errors.New("fill: what has landed can't be read"), err)
 	}
-	return h
+	return h, nil
 }
 
 // Seek moves the position; it never waits. Any position from 0 on may be read from.

@@ -50,26 +50,37 @@ func TestReaderWhoseSourceNeverAnsweredIsNotServedByAnothers(t *testing.T) {
 	})
 }
 
-func TestOriginsOfWrongBytesAreDistrusted(t *testing.T) {
+func TestOriginOfWrongBytesIsDistrusted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		content, d := random(4 << 20)
 		wrong := bytes.Clone(content)
 		wrong[3<<20]++
 		w := newWorld(t)
-		liar := &source{content: wrong, origin: "liar"}
-		w.part(t, d, liar, content, 1<<20, 2<<20)
-		w.idle()
-		w.Close() // and what it had sent before a restart counts too
-		w.open()
-		liar.origin = "liar's other name"
-		r := join(t, w, d, liar)
+		src := &source{content: wrong, origin: "liar"}
+		r := join(t, w, d, src)
 		defer r.Close()
 		if got, err := io.ReadAll(r); !errors.Is(err, ErrDigest) || len(got) >= len(content) {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
 		w.idle()
-		if len(liar.distrusted) != 2 {
-			t.Errorf("distrusted: %v", liar.distrusted)
+		if len(src.distrusted) != 1 {
+			t.Errorf("distrusted: %v", src.distrusted)
+		}
+	})
+}
+
+func TestWhatRottedWhileParkedIsNoSourcesLie(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(8 << 20)
+		w := newWorld(t)
+		src := &source{content: content, origin: "good"}
+		w.part(t, d, src, content, 3<<20, 4<<20)
+		w.idle()
+		w.parked[d].b[3<<20+5] ^= 1
+		r := join(t, w, d, src)
+		defer r.Close()
+		if _, err := io.ReadAll(r); !errors.Is(err, ErrDigest) || len(src.distrusted) > 0 {
+			t.Errorf("%v; distrusted: %v", err, src.distrusted)
 		}
 	})
 }

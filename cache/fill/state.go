@@ -5,21 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"hash"
-	"maps"
-	"slices"
 
 	"github.com/opencontainers/go-digest"
 )
 
 // state is what is kept of an unfinished fill beside its file.
 type state struct {
-	Size   int64      `json:"size"`
-	Spans  [][2]int64 `json:"spans"`
-	Hashed int64      `json:"hashed"` // how much of the prefix is in Hash
-	Hash   []byte     `json:"hash"`   // the hasher, as it marshals itself
-
-	Origins   []string `json:"origins,omitempty"` // who has sent it
-	Validator string   `json:"validator,omitempty"`
+	Size      int64      `json:"size"`
+	Spans     [][2]int64 `json:"spans"`
+	Hashed    int64      `json:"hashed"` // how much of the prefix is in Hash
+	Hash      []byte     `json:"hash"`   // the hasher, as it marshals itself
+	Validator string     `json:"validator,omitempty"`
 }
 
 // saveEvery is how much may land before the state is written again, as a part of the content: a program that is killed
@@ -50,7 +46,7 @@ func (f *flight) snapshot() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s.Size, f.saved = f.size, f.have.total()
-	s.Origins, s.Validator = slices.Sorted(maps.Keys(f.origins)), f.validator
+	s.Validator = f.validator
 	for _, have := range f.have {
 		s.Spans = append(s.Spans, [2]int64{have.from, have.to})
 	}
@@ -75,7 +71,7 @@ func (f *flight) park(cause error) {
 
 // takeUp opens what was parked of the content; file is nil and size -1 if there is nothing, or nothing of use.
 func (f *flight) takeUp() (file File, b []byte, have spans, size int64) {
-	file, b, ok := f.opts.Parked(f.digest)
+	file, b, intact, ok := f.opts.Parked(f.digest)
 	if !ok {
 		return nil, nil, nil, -1
 	}
@@ -85,10 +81,10 @@ func (f *flight) takeUp() (file File, b []byte, have spans, size int64) {
 		file.Close()
 		return nil, nil, nil, -1
 	}
-	f.hasher, f.hashed, f.saved, f.validator = hasher, s.Hashed, have.total(), s.Validator
-	for _, origin := range s.Origins {
-		f.origins[origin] = f.src // of all sources this may know it
-	}
+	f.saved, f.validator, f.resumed = have.total(), s.Validator, true
+	if intact {
+		f.hasher, f.hashed = hasher, s.Hashed
+	} // else what lies there is hashed anew, for what it is
 	return file, b, have, s.Size
 }
 

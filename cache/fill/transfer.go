@@ -43,17 +43,20 @@ func (f *flight) transfer(ctx context.Context) error {
 	return err
 }
 
+// opening is the first request of a flight.
+type opening struct {
+	size   int64 // of the content, as far as known; -1: it is not
+	want   span  // what the first reader wants of content of that size
+	at     int64 // the first byte of that which is missing
+	length int64 // how much is asked for; -1: all that follows
+}
+
 // begin takes up what was parked, asks the source for the first byte that is missing of what the first reader wants, and
 // opens the file.
 func (f *flight) begin() error {
 	file, parked, have, size := f.takeUp()
-	known := max(size, f.expect)
-	if file == nil && known >= 0 && !f.opts.Fits(known) {
-		return fmt.Errorf("%w: no room for %d bytes", ErrStorage, known)
-	}
-	want := f.wantFirst(known)
-	at := have.gap(want.from, max(known, want.to)).from
-	if size >= 0 && at >= want.to { // nothing of that is missing
+	o := f.opening(have, size)
+	if file != nil && o.at >= o.want.to { // nothing of that is missing
 		f.update(func() {
 			f.openLocked(file, size, have)
 			if f.whole {
@@ -62,22 +65,28 @@ func (f *flight) begin() error {
 		})
 		return nil
 	}
-	length := f.lengthFirst(known, at, min(want.to, have.gap(at, known).to))
+	if file == nil && o.size >= 0 && !f.opts.Fits(o.size) {
+		return fmt.Errorf("%w: no room for %d bytes", ErrStorage, o.size)
+	}
 	ctx, cut := context.WithCancelCause(f.ctx)
-	answer, err := f.src.Open(ctx, Request{Offset: at, Length: length, Waiting: f.awaited, Validator: f.validator})
+	answer, err := f.src.Open(ctx, Request{Offset: o.at, Length: o.length, Waiting: f.awaited, Validator: f.validator})
 	if err != nil {
 		cut(nil)
 		if file != nil { // it stays for who comes next
 			err = errors.Join(err, file.Park(parked), file.Close())
 		}
-		return f.cause(err)
+		if f.ctx.Err() != nil {
+			err = context.Cause(f.ctx)
+		}
+		return err
 	}
 	answer.Body = severable{answer.Body, cut}
-	if answer.Size < 0 {
-		answer.Size = known
+	stated := answer.Size
+	if stated < 0 {
+		stated = o.size
 	}
-	if file == nil || answer.Size != size {
-		if file, err = f.create(file, at, answer.Size); err != nil {
+	if file == nil || stated != size {
+		if file, err = f.create(file, o.at, stated); err != nil {
 			answer.Body.Close()
 			return err
 		}
@@ -85,63 +94,57 @@ func (f *flight) begin() error {
 	}
 	f.update(func() {
 		f.answeredLocked(f.src, answer)
-		f.openLocked(file, answer.Size, have)
-		f.followLocked(answer, cut, at, length, want, known)
+		f.openLocked(file, stated, have)
+		f.followLocked(answer.Body, cut, o)
 	})
 	return nil
 }
 
-// lengthFirst is how much to ask for at first, at a position of content of a size that is known or -1, if the next
-// that is here already, or that the first reader does not want, begins at to. -1 is all that follows.
-func (f *flight) lengthFirst(known, at, to int64) int64 {
-	if known <= window {
-		return -1
+// opening is what to ask for at first, of content of which parts may be here and whose size may be known by that.
+func (f *flight) opening(have spans, size int64) opening {
+	o := opening{size: size, length: -1}
+	if size < 0 {
+		o.size = f.expect
 	}
-	length := int64(-1)
-	if to < known {
-		length = to - at
+	if o.size <= window { // or not known: what is small is wanted whole
+		o.want = span{0, o.size}
+		if o.size < 0 {
+			o.want.to = math.MaxInt64
+		}
+		o.at = have.gap(0, o.want.to).from
+		return o
 	}
-	if f.first.Ranged && (length < 0 || length > window) && known-at > window {
-		length = window
+	o.want = f.first.of(o.size)
+	if o.want.from == o.want.to { // beyond the end, for all that is known: a byte tells what the size really is
+		o.want = span{0, 1}
 	}
-	return length
+	gap := have.gap(o.want.from, o.size)
+	o.at = gap.from
+	if to := min(o.want.to, gap.to); to < o.size {
+		o.length = to - o.at
+	}
+	if f.first.Ranged && (o.length < 0 || o.length > window) && o.size-o.at > window {
+		o.length = window
+	}
+	return o
 }
 
-// followLocked starts the worker that goes on with the source's first answer: length bytes from at on, for a reader that wants
-// want of content that was known to be of some size, or -1.
-func (f *flight) followLocked(answer Stream, cut context.CancelCauseFunc, at, length int64, want span, known int64) {
-	w := f.newWorkerLocked(f.have.gap(at, f.size))
+// followLocked starts the worker that goes on with the source's first answer.
+func (f *flight) followLocked(body io.ReadCloser, cut context.CancelCauseFunc, o opening) {
+	w := f.newWorkerLocked(f.have.gap(o.at, f.size))
 	w.cut = cut
-	to := want.to
-	if known < 0 {
+	to := o.want.to
+	if o.size < 0 {
 		to = f.first.of(f.size).to
 	}
-	if !f.whole && to > at {
+	if !f.whole && to > o.at {
 		w.stop = min(w.stop, to)
 	}
 	w.until = f.size
-	if length >= 0 {
-		w.until, w.window = min(f.size, at+length), length
+	if o.length >= 0 {
+		w.until, w.window = min(f.size, o.at+o.length), o.length
 	}
-	f.launchLocked(w, answer.Body)
-	if f.size > minSegment*maxWorkers {
-		f.running.Go(f.tune)
-	}
-}
-
-// wantFirst is what the first reader wants of content of a size that is known, or -1. What is small is wanted whole.
-func (f *flight) wantFirst(known int64) span {
-	if known < 0 {
-		return span{0, math.MaxInt64}
-	}
-	if known <= window {
-		return span{0, known}
-	}
-	want := f.first.of(known)
-	if want.from == want.to { // beyond the end, for all that is known: a byte tells what the size really is
-		return span{0, 1}
-	}
-	return want
+	f.launchLocked(w, body)
 }
 
 // create makes a new file for content of that size, instead of a parked one that is of another size: it lies, or the
@@ -151,7 +154,7 @@ func (f *flight) create(parked File, at, size int64) (File, error) {
 		parked.Discard()
 		parked.Close()
 		f.hasher, f.hashed, f.saved = f.digest.Algorithm().Hash(), 0, 0
-		clear(f.origins)
+		f.resumed = false
 	}
 	if size < at {
 		return nil, fmt.Errorf("fill: %s: the source states no size, or one that ends before byte %d", f.digest, at)
@@ -167,6 +170,12 @@ func (f *flight) create(parked File, at, size int64) (File, error) {
 func (f *flight) openLocked(file File, size int64, have spans) {
 	f.file, f.size, f.have = file, size, have
 	f.whole = f.opts.Whole || size <= window || f.first.of(size) == span{0, size} // what is small is not worth taking apart
+	if size > minSegment*maxWorkers {
+		f.running.Go(f.tune)
+	}
+	if f.hashed < have.end(0) { // what was parked, and is to be hashed before the last byte is shown
+		f.running.Go(f.hashRest)
+	}
 }
 
 // finish verifies and commits the content.
@@ -180,9 +189,7 @@ func (f *flight) finish() error {
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	if sum != f.digest {
-		for origin, src := range f.origins {
-			src.Distrust(origin) // which of several it was shows when they send all of it
-		}
+		f.blame()
 		f.file.Discard()
 		return fmt.Errorf("%w: %s: got %s", ErrDigest, f.digest, sum)
 	}
@@ -192,6 +199,21 @@ func (f *flight) finish() error {
 		return fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	return nil
+}
+
+// blame tells on who has sent content that does not match its digest, if that is beyond doubt. If several had a hand in
+// it, the next flight for the content has one worker at a time, so that one alone is to blame. Nobody is if the size was
+// what somebody claimed and no source has stated, or if what was parked may have changed where it lay.
+func (f *flight) blame() {
+	switch {
+	case !f.stated, f.resumed:
+	case len(f.origins) == 1:
+		for o := range f.origins {
+			o.src.Distrust(o.name)
+		}
+	default:
+		f.all.doubt(f.digest)
+	}
 }
 
 // hash follows the contiguous prefix of what has landed: buf has just landed at from. If somebody else is hashing, it is

@@ -27,7 +27,7 @@ const (
 func (f *flight) startLocked(job span) { f.launchLocked(f.newWorkerLocked(job), nil) }
 
 func (f *flight) newWorkerLocked(job span) *worker {
-	return &worker{pos: job.from, stop: job.to, src: f.sources[0]}
+	return &worker{pos: job.from, stop: job.to, seen: job.from, src: f.sources[0], cut: func(error) {}}
 }
 
 // launchLocked starts w, which goes on with body if that is not nil.
@@ -47,59 +47,42 @@ func (f *flight) work(w *worker, body io.ReadCloser) {
 	}
 }
 
-// nextLocked takes down how w ended and returns what its goroutine is to do next, if anything.
-func (f *flight) nextLocked(w *worker, err error) *worker {
-	delete(f.workers, w)
-	alone := len(f.workers) == 0
-	switch {
-	case f.stopping:
-		return nil
-	case err == nil:
-	case w.rank > 0 && !errors.Is(err, ErrStorage):
-		f.refusedLocked(err)
-		if !alone {
-			return nil // the others, or whoever waits for it, take over what it leaves
-		}
-	default:
-		f.failure, f.stopping = err, true // in one moment: no reader starts another in vain
-		return nil
-	}
-	if !f.whole || !f.wantedLocked() || w.rank > 0 && !alone && len(f.workers) >= f.crowd.want {
-		return nil
-	}
-	job, more := f.jobLocked(w.pos)
-	if !more {
-		return nil
-	}
-	next := f.newWorkerLocked(job)
-	if !alone {
-		next.rank = w.rank
-	}
-	f.workers[next] = true
-	return next
-}
-
 // land brings the bytes of w into the file, going on from the last good byte when the source breaks off. It closes body.
 func (f *flight) land(w *worker, body io.ReadCloser, buf []byte) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval = 200 * time.Millisecond
 	pause.Multiplier = 2
 	failures, mark := 0, w.pos
-	for f.left(w) > 0 || body != nil {
+	for body != nil || f.left(w) > 0 {
 		err := f.stream(w, body, buf)
 		body = nil
-		if err == nil {
+		switch {
+		case err == nil:
 			continue
-		}
-		if errors.Is(err, ErrStorage) || f.ctx.Err() != nil || w.rank > 0 || !f.another(w, err) {
-			return f.cause(err)
+		case f.ctx.Err() != nil:
+			return context.Cause(f.ctx)
+		case errors.Is(err, ErrStorage):
+			return err
 		}
 		if w.pos-mark >= progress {
 			failures, mark = 0, w.pos
 			pause.Reset()
 		}
-		if failures++; failures > tries {
-			return fmt.Errorf("gave up at byte %d of %d: %w", w.pos, f.size, err)
+		failures++
+		final := f.opts.Final(err)
+		switch f.after(w, err, final || failures > tries) {
+		case stop:
+			return nil
+		case leave:
+			return err
+		case giveUp:
+			if !final {
+				err = fmt.Errorf("gave up at byte %d of %d: %w", w.pos, f.size, err)
+			}
+			return err
+		case askAnother:
+			failures, mark = 0, w.pos
+			pause.Reset()
 		}
 		if err := sleep(f.ctx, pause.NextBackOff()); err != nil {
 			return err
@@ -108,21 +91,39 @@ func (f *flight) land(w *worker, body io.ReadCloser, buf []byte) error {
 	return nil
 }
 
-// another makes w ask the next source after one failed, and nobody ask one again that has given its final answer; ok is
-// false if that was the last.
-func (f *flight) another(w *worker, err error) (ok bool) {
+// What a worker does after its source had an error.
+const (
+	askAgain   = iota
+	askAnother // another reader's source
+	giveUp
+	leave // it to the others
+	stop  // nobody wants any more
+)
+
+// after decides what w does after an error of its source, which done says has been asked often enough.
+func (f *flight) after(w *worker, err error, done bool) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	i := slices.Index(f.sources, w.src) // -1 if another worker has taken it out
-	if i >= 0 && f.opts.Final(err) {
+	switch {
+	case !f.wantedLocked():
+		return stop
+	case len(f.workers) > 1 && (w.beside > 0 || w.ending):
+		return leave
+	case !done:
+		if len(f.workers) > 1 && f.opts.Throttled(err) {
+			f.strainedLocked(1, err) // with the others gone it is answered again
+		}
+		return askAgain
+	}
+	// Nobody asks a source again that was asked in vain. Another worker may have taken it out before.
+	if i := slices.Index(f.sources, w.src); i >= 0 {
 		if len(f.sources) == 1 {
-			return false
+			return giveUp
 		}
 		f.sources = slices.Delete(f.sources, i, i+1)
-		i--
 	}
-	w.src = f.sources[(i+1)%len(f.sources)]
-	return true
+	w.src = f.sources[0]
+	return askAnother
 }
 
 // stream lands the bytes of w from one answer of the source: from body, or from a new one if that is nil.
@@ -151,7 +152,7 @@ func (f *flight) stream(w *worker, body io.ReadCloser, buf []byte) (err error) {
 		switch {
 		case err == io.EOF && w.pos < w.until && f.left(w) > 0:
 			return io.ErrUnexpectedEOF
-		case err == io.EOF: // A source that gives more than it was asked for has none: what it gives is not asked for again.
+		case err == io.EOF: // at the end of what was asked for; a source may give more, and that isn't asked for again
 			return nil
 		case err != nil:
 			return err
@@ -204,8 +205,9 @@ func (b severable) Close() error {
 // answeredLocked takes down who answered.
 func (f *flight) answeredLocked(src Source, s Stream) {
 	f.asked = f.asked || src == f.src
+	f.stated = f.stated || s.Size >= 0
 	f.validator = s.Validator
-	f.origins[s.Origin] = src
+	f.origins[origin{src, s.Origin}] = true
 }
 
 // request is what w has to ask for next, for a stream that cut breaks off; ok is false if that is nothing.
@@ -216,7 +218,7 @@ func (f *flight) request(w *worker, cut context.CancelCauseFunc) (req Request, o
 	if left <= 0 {
 		return req, false
 	}
-	req = Request{Offset: w.pos, Beside: w.rank, Waiting: f.awaited, Validator: f.validator}
+	req = Request{Offset: w.pos, Beside: w.beside, Waiting: f.awaited, Validator: f.validator}
 	if f.windowed {
 		w.window = max(window, min(2*w.window, maxWindow))
 		left = min(left, w.window)
@@ -231,14 +233,6 @@ func (f *flight) request(w *worker, cut context.CancelCauseFunc) (req Request, o
 
 // awaited reports whether a reader is attached.
 func (f *flight) awaited() bool { return f.readersNow() > 0 }
-
-// cause prefers the reason for which the workers were stopped to what a transfer said when it was cut off.
-func (f *flight) cause(err error) error {
-	if f.ctx.Err() != nil {
-		return context.Cause(f.ctx)
-	}
-	return err
-}
 
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)

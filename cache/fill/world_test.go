@@ -31,8 +31,9 @@ type world struct {
 }
 
 type parked struct {
-	b     []byte
-	state []byte
+	b       []byte
+	state   []byte
+	changed bool // since it was parked
 }
 
 func newWorld(t *testing.T) *world {
@@ -67,17 +68,17 @@ func (w *world) open(change ...func(*Options)) {
 			w.files[f] = true
 			return f, nil
 		},
-		Parked: func(d digest.Digest) (File, []byte, bool) {
+		Parked: func(d digest.Digest) (f File, state []byte, intact, ok bool) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			p, ok := w.parked[d]
 			if !ok {
-				return nil, nil, false
+				return nil, nil, false, false
 			}
 			delete(w.parked, d)
-			f := &memFile{w: w, d: d, b: p.b}
-			w.files[f] = true
-			return f, p.state, true
+			file := &memFile{w: w, d: d, b: p.b}
+			w.files[file] = true
+			return file, p.state, !p.changed, true
 		},
 		Final: func(err error) bool { return errors.Is(err, errFinal) },
 		Done: func(r Report) {
@@ -145,7 +146,7 @@ func (f *memFile) Park(state []byte) error {
 	}
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
-	f.w.parked[f.d] = parked{f.b, state}
+	f.w.parked[f.d] = parked{b: f.b, state: state}
 	return nil
 }
 
@@ -277,6 +278,9 @@ func (st *stream) Read(p []byte) (int, error) {
 		} else {
 			limit = min(limit, st.s.gate)
 		}
+	}
+	if st.s.pace != nil {
+		p = p[:min(len(p), 32<<10)] // as a socket gives
 	}
 	n := copy(p, st.s.content[st.pos:limit])
 	if st.s.pace != nil {

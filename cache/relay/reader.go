@@ -62,7 +62,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	if r.pos != r.stands {
-		if err := r.change(r.fresh(), true); err != nil {
+		if err := r.change(r.fresh()); err != nil {
 			return 0, err
 		}
 	}
@@ -70,11 +70,10 @@ func (r *Reader) Read(p []byte) (int, error) {
 		n, err := r.leg.Read(p)
 		r.pos += int64(n)
 		r.stands = r.pos
-		behind := errors.Is(err, errBehind)
-		if n > 0 || !behind && err != io.EOF && !errors.Is(err, errOther) {
+		if n > 0 || err != io.EOF && !errors.Is(err, errBehind) && !errors.Is(err, errOther) {
 			return n, err
 		}
-		if err := r.change(r.leg.reached(), !behind); err != nil { // who was too slow for one window is for the next
+		if err := r.change(r.leg.reached()); err != nil {
 			return 0, err
 		}
 	}
@@ -82,8 +81,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 
 // change makes the reader go on by another leg. That comes before the last one is left: it may be in the same transfer,
 // which would end otherwise.
-func (r *Reader) change(from proof, begin bool) error {
-	l, _, err := r.relays.board(r, from, begin)
+func (r *Reader) change(from proof) error {
+	l, _, err := r.relays.board(r, from)
 	if err != nil {
 		return err
 	}

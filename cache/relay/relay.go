@@ -5,8 +5,10 @@
 //   - It takes a seat in a transfer that is near its position, or begins one. A transfer streams in order into a window in
 //     memory; the fastest of its readers leads, and the window trails behind, so that others may be slower for a while and
 //     late comers may join. See transfer.go.
-//   - A reader that the window leaves behind goes on alone: it streams straight from the source into the caller's buffer.
-//     So does one for which no memory is left. Nobody waits for the slow.
+//   - A reader that the window leaves behind begins a transfer where it stands, which others that are about as slow may join.
+//     Nobody waits for the slow.
+//   - Where no memory is left, or a content has windows enough, a reader goes on alone: it streams straight from the source
+//     into the caller's buffer.
 //   - A transfer ends where those that began it were going to read to, and with its last reader. Whoever reads on further,
 //     or elsewhere, takes its next seat there.
 //   - When a source breaks off, the stream goes on from its last good byte. See stream.go.
@@ -126,7 +128,7 @@ func (s *Relays) Close() {
 func (s *Relays) Join(ctx context.Context, d digest.Digest, src Source, at Start) (r *Reader, joined bool, err error) {
 	r, from := s.newReader(ctx, d, src, at)
 	for range rounds {
-		l, joined, err := s.board(r, from, true)
+		l, joined, err := s.board(r, from)
 		if err != nil {
 			return nil, false, err
 		}
@@ -174,12 +176,12 @@ func (s *Relays) admit(r *Reader, l leg) error {
 	return nil
 }
 
-// board returns what r reads from next: a seat in a transfer that covers its position (joined) or, if it may begin one and
+// board returns what r reads from next: a seat in a transfer that covers its position (joined) or, if
 // there is memory for it, in a new one, or else a stream of its own. from is the proof of all before, which l takes over.
 //
 // Readers that come to the same place at the same time share one request: the first puts its transfer into the map in the
 // same critical section in which it found none, and the others find it, although its source has not answered yet.
-func (s *Relays) board(r *Reader, from proof, begin bool) (l leg, joined bool, err error) {
+func (s *Relays) board(r *Reader, from proof) (l leg, joined bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
@@ -190,7 +192,7 @@ func (s *Relays) board(r *Reader, from proof, begin bool) (l leg, joined bool, e
 	}
 	body := newStream(r, from, s.opts.Final)
 	need := min(window, body.to-from.at)
-	if !begin || len(s.transfers[r.digest]) >= maxTransfers || s.reserved+need > s.opts.Memory {
+	if len(s.transfers[r.digest]) >= maxTransfers || s.reserved+need > s.opts.Memory {
 		s.alone++
 		return newLone(r, body), false, nil
 	}
