@@ -163,6 +163,8 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 			}},
 		{"duplicate endpoints", "registries:\n  a.io:\n    endpoints:\n    - url: https://m.io\n    - url: https://M.io/\n",
 			[]string{`f.yaml:5: registries.a.io.endpoints[1]: the endpoint "https://m.io" is given twice; allowed: once`}},
+		{"duplicate endpoints, one with the port", "registries:\n  a.io:\n    endpoints:\n    - url: https://m.io/hub\n    - url: http://m.io/hub\n    - url: https://m.io:443/hub\n",
+			[]string{`f.yaml:6: registries.a.io.endpoints[2]: the endpoint "https://m.io:443/hub" is given twice; allowed: once`}},
 		{"hosts", "registries:\n  a.io:\n    hosts: [m.io, M.io, https://m.io]\n    token_realms: [x/y]\n  b.io:\n    hosts:\n    - n.io\n    - m.io\n",
 			[]string{
 				`f.yaml:3: registries.a.io.hosts[1]: the host "m.io" is given twice; allowed: once`,

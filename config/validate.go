@@ -1,10 +1,12 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -105,15 +107,15 @@ func (k *checker) registry(name string, hosts map[string]string) {
 	case !validHost(name):
 		k.fail(key, "%s is not the name of a registry; %s", quote(name), hostAllowed)
 	}
-	seen := map[URL]bool{}
+	seen := map[string]bool{}
 	for i, endpoint := range registry.Endpoints {
 		switch at := item(key+".endpoints", i); {
 		case endpoint.URL == "":
 			k.fail(at+".url", "no url is given; allowed: a URL such as https://%s", clip(name))
-		case seen[endpoint.URL]:
+		case seen[place(endpoint.URL)]:
 			k.fail(at, "the endpoint %s is given twice; allowed: once", quote(endpoint.URL.String()))
 		}
-		seen[endpoint.URL] = true
+		seen[place(endpoint.URL)] = true
 	}
 	for i, host := range registry.Hosts {
 		at := item(key+".hosts", i)
@@ -137,6 +139,16 @@ func (k *checker) registry(name string, hosts map[string]string) {
 	k.count(registry.Connections.PerBlob, mostPerBlob, key+".connections.per_blob")
 	k.count(registry.Connections.PerEndpoint, mostPerEndpoint, key+".connections.per_endpoint")
 	k.credentials(registry.Credentials, key+".credentials")
+}
+
+// place is equal for two URLs of the same endpoint: no slash at the end makes another, nor a port that goes without saying.
+func place(u URL) string {
+	parsed, err := url.Parse(string(u))
+	if err != nil {
+		return string(u)
+	}
+	port := cmp.Or(parsed.Port(), map[string]string{"http": "80", "https": "443"}[parsed.Scheme])
+	return parsed.Scheme + "://" + strings.ToLower(net.JoinHostPort(parsed.Hostname(), port)) + strings.TrimRight(parsed.EscapedPath(), "/")
 }
 
 // count checks a count, unless it was not given: [Load] gives all, whoever makes a configuration by hand perhaps not.

@@ -13,11 +13,11 @@ func (m *Metrics) WatchEndpoints(registry string, state func() []upstream.Endpoi
 	}
 	m.registry.MustRegister(&endpoints{
 		state:       state,
-		up:          metric("up", "Whether an endpoint serves; one that does not is asked last."),
+		up:          metric("up", "Whether an endpoint serves blobs and all else; what it does not serve it is asked for last."),
 		aside:       metric("set_aside", "Whether an endpoint is asked for blobs last, because it sent wrong bytes."),
 		lies:        metric("wrong_blobs_total", "Blobs that did not match their digest, of which an endpoint sent all or a part."),
 		connections: metric("connections", "Transfers of blobs from an endpoint under way."),
-		speed:       metric("bytes_per_second", "What one transfer from an endpoint brought lately; 0: not measured."),
+		speed:       metric("bytes_per_second", "What one transfer from an endpoint brought in the last ten minutes; 0: not measured, 1: it failed."),
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -42,8 +43,9 @@ func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repo
 
 // ask is follow on behalf of an endpoint, whose health shows in what becomes of that.
 func (r *Registry) ask(ctx context.Context, e *endpoint, q question, to *url.URL, authorization string) (*http.Response, error) {
+	since := time.Now()
 	resp, err := r.follow(ctx, q, to, authorization)
-	r.hear(ctx, e, resp, err)
+	r.hear(ctx, e, q, since, resp, err)
 	return resp, err
 }
 
@@ -62,7 +64,7 @@ func (r *Registry) authorization(ctx context.Context, e *endpoint, repository st
 
 // credentials returns who to be at an endpoint. Why that can't be told is for the log alone.
 func (r *Registry) credentials(e *endpoint) (Credentials, error) {
-	if e.mirror {
+	if !e.login {
 		return Credentials{}, nil
 	}
 	who, err := r.login()

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -25,7 +23,8 @@ type BlobRequest struct {
 	Length     int64 // not positive: all that follow
 
 	// Beside is how many connections bring this blob already. If any does, this one is refused (ErrEnough) rather than
-	// strain an endpoint, and asks no second one when the first it finds has an error.
+	// strain an endpoint, or have it send again what precedes the offset. An endpoint that says that it has not got the
+	// blob leaves this to the next; any other error is the end of it.
 	Beside int
 
 	// Waiting tells whether anybody waits for the bytes. It is asked for every 32 KiB and, while they are held back because
@@ -33,7 +32,8 @@ type BlobRequest struct {
 	Waiting func() bool
 
 	// Validator is that of an earlier BlobStream of the same blob, to be told if the endpoint has changed the content since.
-	// It is for the endpoint that gave it, and for a request for part of the blob; any other ignores it. "": none.
+	// It is for the endpoint that gave it, and for a request for part of the blob that is beside none; any other ignores it.
+	// "": none.
 	Validator string
 }
 
@@ -42,7 +42,7 @@ type BlobStream struct {
 	io.ReadCloser
 	Size      int64  // of the whole blob; -1 if not stated
 	Endpoint  string // who sends it: for Distrust, logs and metrics
-	Validator string // for later requests; "" if the endpoint gave no strong entity tag
+	Validator string // for later requests; "" if the endpoint itself gave no strong entity tag
 }
 
 // OpenBlob streams a blob from an offset on: as many bytes as are asked for, or all that follow; all that follow as well
@@ -54,14 +54,10 @@ type BlobStream struct {
 // runs only while a Read waits for the network: neither a slow caller nor a bandwidth limit is upstream's fault. The caller
 // closes the body, and may do so while it reads.
 func (r *Registry) OpenBlob(ctx context.Context, req BlobRequest) (*BlobStream, error) {
-	q := question{kind: kindBlob, method: http.MethodGet, byDigest: true, offset: req.Offset, length: req.Length,
-		op: "GET blob " + req.Repository + "@" + req.Digest.String()}
-	if req.Beside > 0 {
-		e := r.extra(q, req.Beside)
-		if e == nil {
-			return nil, fmt.Errorf("%s: %s: %w", r.name, q.op, ErrEnough)
-		}
-		return r.openBlob(ctx, e, q, req)
+	q := blobName{req.Repository, req.Digest}.question(http.MethodGet)
+	q.offset, q.length, q.further = req.Offset, req.Length, req.Beside > 0
+	if q.further {
+		return r.openFurther(ctx, q, req)
 	}
 	var stream *BlobStream
 	err := r.inTurn(ctx, q, func(e *endpoint) (err error) {
@@ -75,53 +71,56 @@ func (r *Registry) OpenBlob(ctx context.Context, req BlobRequest) (*BlobStream, 
 	return stream, nil
 }
 
+// openFurther is OpenBlob for what can be done without: it passes over who has not got the blob, or can't bring part of it.
+func (r *Registry) openFurther(ctx context.Context, q question, req BlobRequest) (*BlobStream, error) {
+	for _, e := range r.spares(q, req.Beside) {
+		if !e.joinSparing(q.offset, r.perEndpoint) {
+			continue
+		}
+		stream, err := r.openBlob(ctx, e.endpoint, q, req)
+		failed, ok := errors.AsType[*Error](err)
+		if !ok || !failed.Answered() && !errors.Is(failed, errRangeless) {
+			return stream, err
+		}
+	}
+	return nil, fmt.Errorf("%s: %s: %w", r.name, q.op, ErrEnough)
+}
+
 // openBlob asks one endpoint for a blob. The caller has counted the stream, which is counted until it is closed or failed to
 // open. Its errors are of type *Error.
 func (r *Registry) openBlob(ctx context.Context, e *endpoint, q question, req BlobRequest) (*BlobStream, error) {
-	if tag, ok := strings.CutPrefix(req.Validator, validator(e, "")); ok && q.ranged() {
+	if tag, ok := strings.CutPrefix(req.Validator, validator(e, "")); ok && q.ranged() && !q.further {
 		q.ifRange = tag
 	}
+	since, caller := time.Now(), ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	impatience := time.AfterFunc(smallTimeout, func() { cancel(errSlow) })
-	resp, x, err := r.blobAnswer(ctx, e, q, req.Repository, req.Digest)
+	resp, x, err := r.blobAnswer(ctx, e, q)
 	if !impatience.Stop() && err == nil { // too late by a hair: ctx has ended
 		resp.Body.Close()
 		err = errSlow
 	}
 	if err != nil {
 		cancel(nil)
-		e.leave(0, 0)
+		speed := hopeless
+		if caller.Err() != nil || errors.Is(err, errRangeless) { // the endpoint has not failed
+			speed = 0
+		}
+		e.leave(speed)
 		return nil, r.failed(q, err)
 	}
-	body := &blobBody{
-		extent:  x,
-		network: resp.Body,
-		from:    e,
-		stall:   r.stall,
-		cancel:  cancel,
-		fail: func(err error) error {
-			err = causeOf(ctx, err)
-			r.broke(ctx, e, err)
-			return r.failed(q, err)
-		},
-	}
-	body.watchdog = time.AfterFunc(r.stall, func() { cancel(ErrStalled) })
-	body.watchdog.Stop()
-	body.paced = readerFunc(body.watchedRead)
-	if req.Waiting != nil {
-		body.paced = r.background.ReaderWhile(ctx, body.paced, func() bool { return !req.Waiting() })
-	}
-	body.paced = r.limiter.Reader(ctx, body.paced)
+	body := &blobBody{extent: x, registry: r, from: e, asked: q, since: since, ctx: ctx, cancel: cancel, network: resp.Body, idle: time.Now()}
+	body.pace(req.Waiting)
 	stream := &BlobStream{ReadCloser: body, Size: x.size, Endpoint: e.name}
-	if tag := entityTag(resp); tag != "" {
+	if tag := entityTag(resp); tag != "" && e.sent(resp) {
 		stream.Validator = validator(e, tag)
 	}
 	return stream, nil
 }
 
 // blobAnswer asks for a blob, and returns an answer whose body is what was asked for, and what that holds.
-func (r *Registry) blobAnswer(ctx context.Context, e *endpoint, q question, repository string, d digest.Digest) (*http.Response, extent, error) {
-	resp, err := r.answer(ctx, e, q, repository, "blobs/"+d.String(), nil)
+func (r *Registry) blobAnswer(ctx context.Context, e *endpoint, q question) (*http.Response, extent, error) {
+	resp, err := r.answer(ctx, e, q, q.blob.repository, "blobs/"+q.blob.digest.String(), nil)
 	if err != nil {
 		return nil, extent{}, err
 	}
@@ -130,8 +129,24 @@ func (r *Registry) blobAnswer(ctx context.Context, e *endpoint, q question, repo
 	if !whole && !part {
 		return nil, extent{}, r.refusal(q, resp, e.origin)
 	}
+	if part || q.offset > 0 && q.ifRange == "" { // by If-Range the whole is an honest answer too
+		e.keepsRanges(part)
+	}
+	x, err := fitting(resp, q, e)
+	if err != nil {
+		resp.Body.Close()
+		return nil, extent{}, r.unfit(q, resp, "%w", err)
+	}
+	return resp, x, nil
+}
+
+// fitting returns what of a blob is in an answer of status 200 or 206, unless that is not what was asked for.
+func fitting(resp *http.Response, q question, e *endpoint) (extent, error) {
+	if q.further && q.offset > 0 && resp.StatusCode == http.StatusOK {
+		return extent{}, errRangeless
+	}
 	x, err := extentOf(resp, q.offset, q.length)
-	if tag := entityTag(resp); q.ifRange != "" && tag != "" && tag != q.ifRange {
+	if tag := entityTag(resp); q.ifRange != "" && tag != "" && tag != q.ifRange && e.sent(resp) {
 		err = errors.New("the endpoint changed the content") // which may well be why the extent does not fit
 	}
 	if err == nil {
@@ -141,99 +156,25 @@ func (r *Registry) blobAnswer(ctx context.Context, e *endpoint, q question, repo
 		_, err = mediaType(resp)
 	}
 	if err == nil {
-		_, err = statedDigest(resp, d)
+		_, err = statedDigest(resp, q.blob.digest)
 	}
-	if err != nil {
-		resp.Body.Close()
-		return nil, extent{}, r.unfit(q, resp, "%w", err)
-	}
-	return resp, x, nil
+	return x, err
 }
 
-// validator binds an entity tag to the endpoint that gave it: to another it would mean anything. No name has a space in it.
+// sent reports whether an answer is e's own and not that of a host that it redirected to.
+func (e *endpoint) sent(resp *http.Response) bool { return originOf(resp.Request.URL) == e.origin }
+
+// validator binds an entity tag to the endpoint that gave it: to another it would mean nothing, and of the hosts behind a
+// redirect, where each may have tags of its own, it is not known beforehand which will answer. No name has a space in it.
 func validator(e *endpoint, tag string) string { return e.name + " " + tag }
 
-// entityTag returns the strong entity tag of an answer, or "": a weak one promises nothing about single bytes.
+// entityTag returns the strong entity tag of an answer, or "": a weak one promises nothing about single bytes, and one
+// that is not plain could not be sent back.
 func entityTag(resp *http.Response) string {
 	tag := resp.Header.Get("ETag")
-	if len(tag) < 2 || tag[0] != '"' || tag[len(tag)-1] != '"' || len(tag) > maxValidator {
+	if len(tag) < 2 || tag[0] != '"' || tag[len(tag)-1] != '"' || len(tag) > maxValidator ||
+		strings.ContainsFunc(tag, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		return ""
 	}
 	return tag
 }
-
-// blobBody is the body of a blob: the network under a watchdog, at the limiter's pace, within its extent.
-type blobBody struct {
-	extent
-	paced io.Reader
-	fail  func(error) error
-	err   error // of all reads from now on
-
-	network  io.ReadCloser
-	from     *endpoint
-	stall    time.Duration
-	watchdog *time.Timer
-	cancel   context.CancelCauseFunc
-
-	brought, waited atomic.Int64 // bytes of the network, and nanoseconds that it took; Close may come while a Read is waiting
-	once            sync.Once
-}
-
-func (b *blobBody) Read(p []byte) (int, error) {
-	for b.skip > 0 && len(p) > 0 {
-		n, err := b.next(p[:min(int64(len(p)), b.skip)])
-		b.skip -= int64(n)
-		if err != nil {
-			return 0, err
-		}
-	}
-	return b.next(p)
-}
-
-// next reads what the network has next, and sees to it that the end comes where it was stated to be.
-func (b *blobBody) next(p []byte) (int, error) {
-	if b.err == nil && b.left == 0 {
-		b.err = io.EOF
-	}
-	if b.err != nil || len(p) == 0 {
-		return 0, b.err
-	}
-	if b.left > 0 {
-		p = p[:min(int64(len(p)), b.left)]
-	}
-	n, err := b.paced.Read(p)
-	if b.left > 0 {
-		b.left -= int64(n)
-	}
-	switch {
-	case err == io.EOF && b.left > 0:
-		b.err = b.fail(io.ErrUnexpectedEOF)
-	case err == io.EOF:
-		b.err = io.EOF
-	case err != nil:
-		b.err = b.fail(err)
-	}
-	return n, b.err
-}
-
-// watchedRead lets the watchdog run for as long as the network keeps it waiting, and no longer.
-func (b *blobBody) watchedRead(p []byte) (int, error) {
-	b.watchdog.Reset(b.stall)
-	defer b.watchdog.Stop()
-	start := time.Now()
-	n, err := b.network.Read(p)
-	b.brought.Add(int64(n))
-	b.waited.Add(int64(time.Since(start)))
-	return n, err
-}
-
-// Close ends the request. A Read that is waiting returns.
-func (b *blobBody) Close() error {
-	b.cancel(nil)
-	b.once.Do(func() { b.from.leave(b.brought.Load(), time.Duration(b.waited.Load())) })
-	return b.network.Close()
-}
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

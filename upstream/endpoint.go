@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -12,18 +11,9 @@ import (
 	"go.uber.org/zap"
 )
 
-const (
-	// asideFor is how long an endpoint that has lied waits behind the others: its fault is more often a bad file or a broken
-	// box on the way than malice, and ten minutes is what it takes somebody to see the log and mend it.
-	asideFor = 10 * time.Minute
-
-	// throttledFor is how long a 429 counts that does not say so itself. Registries count their limits in minutes to hours,
-	// and meanwhile nothing is lost but further connections for blobs that come anyway.
-	throttledFor = 10 * time.Minute
-
-	// telling is how many bytes a stream must have brought for its speed to tell of more than of round trips.
-	telling = 1 << 20
-)
+// asideFor is how long an endpoint that has lied waits behind the others: its fault is more often a bad file or a broken
+// box on the way than malice, and ten minutes is what it takes somebody to see the log and mend it.
+const asideFor = 10 * time.Minute
 
 // Endpoint is one place that serves a registry.
 type Endpoint struct {
@@ -33,32 +23,34 @@ type Endpoint struct {
 
 // EndpointStatus is how an endpoint fares, for metrics.
 type EndpointStatus struct {
-	Name        string  // host[:port] and path of its URL, unique within the registry
-	Up          bool    // whether it serves; if not, it is asked after those that do
+	Name        string  // host[:port] and path of its URL, unique within the registry: by its scheme, if nothing else differs
+	Up          bool    // whether it serves, blobs as well as all else; for what it does not serve it is asked after those that do
 	Aside       bool    // whether it is asked for blobs after all others, because it lied
 	Lies        int64   // how often it lied, ever
 	Connections int     // blob streams open now, or being opened
-	Speed       float64 // bytes a second that a blob stream brought lately; 0: not measured
+	Speed       float64 // bytes a second that a blob stream brought in the last minutes; 1 if all failed, 0 if there was none
 }
 
 // endpoint is one place that serves a registry, and what it has been seen to do.
 type endpoint struct {
-	name    string
-	url     *url.URL
-	origin  origin
-	mirror  bool // not the first: asked anonymously
-	trusted bool
+	name     string
+	url      *url.URL
+	origin   origin
+	identity string // equal for two URLs of the same place
+	login    bool   // the first: it may have the credentials, and all others are asked as nobody
+	trusted  bool
 
 	mu sync.Mutex
 	// guards following
-	known     challenge          // its last usable challenge; zero before the first
-	faults    int                // in a row, by weight; downAt: it is down
-	endProbe  context.CancelFunc // of an endpoint that is down
-	throttled time.Time          // until then it is to be spared
-	aside     time.Time          // until then it is not believed
-	lies      int64
-	streams   int
-	speed     float64
+	known       challenge // its last usable challenge; zero before the first
+	health      [len(traffics)]health
+	throttled   time.Time // until then it is to be spared further blob streams
+	rangeless   time.Time // until then it is taken to ignore ranges
+	aside       time.Time // until then it is not believed
+	lies        int64
+	streams     int
+	speed       float64
+	lastMeasure time.Time
 }
 
 // newEndpoints returns the endpoints of a registry, the first of them trusted if none is.
@@ -67,20 +59,28 @@ func newEndpoints(given []Endpoint) ([]*endpoint, error) {
 		return nil, errors.New("no endpoint")
 	}
 	var all []*endpoint
-	names, trusted := make(map[string]bool), false
+	known, named, trusted := make(map[string]bool), make(map[string][]*endpoint), false
 	for i, g := range given {
 		e, err := newEndpoint(g.URL)
 		if err != nil {
 			return nil, err
 		}
-		if names[e.name] {
+		if known[e.identity] {
 			return nil, fmt.Errorf("endpoint %s is given twice", e.name)
 		}
-		names[e.name], trusted = true, trusted || g.Trusted
-		e.mirror, e.trusted = i > 0, g.Trusted
+		known[e.identity], trusted = true, trusted || g.Trusted
+		named[e.name] = append(named[e.name], e)
+		e.login, e.trusted = i == 0, g.Trusted
 		all = append(all, e)
 	}
 	all[0].trusted = all[0].trusted || !trusted
+	for _, namesakes := range named {
+		if len(namesakes) > 1 { // of two schemes, or they would be one
+			for _, e := range namesakes {
+				e.name = e.url.Scheme + "://" + e.name
+			}
+		}
+	}
 	return all, nil
 }
 
@@ -101,7 +101,8 @@ func newEndpoint(u *url.URL) (*endpoint, error) {
 	if base.Path == "" {
 		base.Path = "/" // what is joined to no path is not rooted
 	}
-	return &endpoint{name: base.Host + strings.TrimRight(base.EscapedPath(), "/"), url: &base, origin: originOf(&base)}, nil
+	path, home := strings.TrimRight(base.EscapedPath(), "/"), originOf(&base)
+	return &endpoint{name: base.Host + path, url: &base, origin: home, identity: string(home) + path}, nil
 }
 
 func (e *endpoint) challenge() challenge {
@@ -125,55 +126,25 @@ func (e *endpoint) forget(c challenge) {
 	}
 }
 
-func (e *endpoint) status() EndpointStatus {
+// status tells how e fares.
+func (e *endpoint) status() EndpointStatus { return e.statusFor(traffics[:]...) }
+
+// statusFor is status as it concerns some traffic alone.
+func (e *endpoint) statusFor(concerned ...traffic) EndpointStatus {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return EndpointStatus{
+	s := EndpointStatus{
 		Name:        e.name,
-		Up:          e.faults < downAt,
+		Up:          true,
 		Aside:       time.Now().Before(e.aside),
 		Lies:        e.lies,
 		Connections: e.streams,
-		Speed:       e.speed,
+		Speed:       e.speedLocked(),
 	}
-}
-
-// join counts a blob stream that is about to be opened.
-func (e *endpoint) join() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.streams++
-}
-
-// joinSparing is join for a stream that can be done without: it counts none, and says so, if e throttles or has limit
-// streams already. Looking and counting under one lock keeps any number of callers within the limit.
-func (e *endpoint) joinSparing(limit int) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.streams >= limit || time.Now().Before(e.throttled) {
-		return false
+	for _, t := range concerned {
+		s.Up = s.Up && !e.health[t].down()
 	}
-	e.streams++
-	return true
-}
-
-// leave ends a stream that join has counted, and learns from the bytes it brought and the time it was waited for.
-func (e *endpoint) leave(brought int64, waited time.Duration) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.streams--
-	if brought < telling || waited <= 0 {
-		return
-	}
-	latest := float64(brought) / waited.Seconds()
-	e.speed = (either(e.speed, latest) + latest) / 2
-}
-
-// spare notes that e throttles. No word on how long means a while.
-func (e *endpoint) spare(retryAfter time.Duration) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.throttled = time.Now().Add(either(retryAfter, throttledFor))
+	return s
 }
 
 // Endpoints tells how each endpoint fares, in the order of the options.

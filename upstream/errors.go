@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,11 +17,13 @@ import (
 // ErrStalled is the cause of an Error when the bytes of a blob stopped coming.
 var ErrStalled = errors.New("upstream stopped sending")
 
-// ErrEnough is the error of OpenBlob for a further connection that was refused on this side, before anybody was asked: it
-// is no outage, and the connections that bring the blob already go on.
+// ErrEnough is the error of OpenBlob for a further connection that no endpoint is to be strained for, or that those asked
+// can't serve: it is no outage, and the connections that bring the blob already go on.
 var ErrEnough = errors.New("no further connection for this blob")
 
 var (
+	errRangeless = errors.New("the range was ignored")
+
 	errSlow   = errors.New("no complete answer within " + smallTimeout.String())
 	errClosed = errors.New("registry is closed")
 
@@ -41,7 +44,7 @@ type Error struct {
 	Registry, Op  string        // the registry's name; what was asked, such as "GET manifest library/redis:7"
 	Status        int           // 0 when no answer came
 	Code, Message string        // the first entry of upstream's OCI error body, if it had one; printable and short
-	RetryAfter    time.Duration // when upstream would like to be asked again; 0: it did not say; an hour at most
+	RetryAfter    time.Duration // when upstream would like to be asked again; 0: it did not say, or at once; an hour at most
 	Err           error         // the cause, when no usable answer came
 
 	// hearsay marks a status that is not the registry's word on what was asked: that of a token server that is out of
@@ -115,11 +118,11 @@ func (r *Registry) refusal(q question, resp *http.Response, home origin) *Error 
 	defer resp.Body.Close()
 	e := &Error{Registry: r.name, Op: q.op, Status: resp.StatusCode}
 	denied := e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
-	switch q.kind {
-	case kindBlob:
+	switch {
+	case q.traffic() == blobs:
 		// A storage host knows signatures, not users: the registry itself had let this one in.
 		e.hearsay = denied && originOf(resp.Request.URL) != home
-	case kindToken:
+	case q.kind == kindToken:
 		// A token server says who may pull. That it has no such page, say, is no word on the image.
 		e.hearsay = !denied
 	}
@@ -130,7 +133,7 @@ func (r *Registry) refusal(q question, resp *http.Response, home origin) *Error 
 	// A body that breaks off has nothing to say; the status stands.
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	e.Code, e.Message = parseErrorBody(body)
-	e.RetryAfter = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	e.RetryAfter, _ = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
 	return e
 }
 
@@ -149,23 +152,23 @@ func parseErrorBody(body []byte) (code, message string) {
 	}
 	// A member of another type than expected is skipped, and the rest still read.
 	_ = json.Unmarshal(body, &doc)
-	code, message = doc.Error, either(doc.Description, either(doc.Details, doc.Message))
+	code, message = doc.Error, cmp.Or(doc.Description, doc.Details, doc.Message)
 	if len(doc.Errors) > 0 {
 		code, message = doc.Errors[0].Code, doc.Errors[0].Message
 	}
 	return printable(code, maxCode), printable(message, maxMessage)
 }
 
-// parseRetryAfter reads seconds or an HTTP date.
-func parseRetryAfter(header string, now time.Time) time.Duration {
+// parseRetryAfter reads seconds or an HTTP date, one that is past meaning now.
+func parseRetryAfter(header string, now time.Time) (d time.Duration, stated bool) {
 	header = strings.TrimSpace(header)
 	if seconds, err := strconv.ParseUint(header, 10, 64); err == nil {
-		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second, true
 	}
 	if at, err := http.ParseTime(header); err == nil {
-		return min(max(at.Sub(now), 0), maxRetryAfter)
+		return min(max(at.Sub(now), 0), maxRetryAfter), true
 	}
-	return 0
+	return 0, false
 }
 
 // printable returns at most limit bytes of s as one line: neither control characters, which forge log lines, nor

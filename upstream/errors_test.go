@@ -104,15 +104,17 @@ func TestParseRetryAfter(t *testing.T) {
 	for _, tt := range []struct {
 		header string
 		want   time.Duration
+		stated bool
 	}{
-		{"", 0}, {"0", 0}, {"30", 30 * time.Second}, {" 30 ", 30 * time.Second}, {"-30", 0}, {"1.5", 0}, {"soon", 0},
-		{"86400", time.Hour}, {"18446744073709551615", time.Hour}, {"99999999999999999999", 0},
-		{"Fri, 02 Jan 2026 03:04:35 GMT", 30 * time.Second},
-		{"Fri, 02 Jan 2026 03:04:00 GMT", 0},
-		{"Fri, 02 Jan 2037 03:04:00 GMT", time.Hour},
+		{"", 0, false}, {"-30", 0, false}, {"1.5", 0, false}, {"soon", 0, false}, {"99999999999999999999", 0, false},
+		{"0", 0, true}, {"30", 30 * time.Second, true}, {" 30 ", 30 * time.Second, true},
+		{"86400", time.Hour, true}, {"18446744073709551615", time.Hour, true},
+		{"Fri, 02 Jan 2026 03:04:35 GMT", 30 * time.Second, true},
+		{"Fri, 02 Jan 2026 03:04:00 GMT", 0, true},
+		{"Fri, 02 Jan 2037 03:04:00 GMT", time.Hour, true},
 	} {
-		if got := parseRetryAfter(tt.header, now); got != tt.want {
-			t.Errorf("%q: %v, want %v", tt.header, got, tt.want)
+		if got, stated := parseRetryAfter(tt.header, now); got != tt.want || stated != tt.stated {
+			t.Errorf("%q: %v, stated %t, want %v", tt.header, got, stated, tt.want)
 		}
 	}
 }

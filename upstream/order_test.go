@@ -1,8 +1,6 @@
 package upstream
 
 import (
-	"bytes"
-	"errors"
 	"net/http"
 	"net/url"
 	"testing"
@@ -69,7 +67,8 @@ func TestRefusalByTheRegistryOutweighsItsMirrors(t *testing.T) {
 		{"the mirror lacks it", 404, 403, 403},
 		{"the mirror is out of order", 503, 403, 403},
 		{"the mirror turns away", 401, 404, 404},
-		{"an outage still outweighs an absence", 503, 404, 503},
+		{"the mirror is out of order, the registry lacks it", 503, 404, 404},
+		{"an outage of the registry outweighs an absence elsewhere", 404, 503, 503},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -85,8 +84,54 @@ func TestRefusalByTheRegistryOutweighsItsMirrors(t *testing.T) {
 	}
 }
 
+// TestWhomToTrustIsNotWhoComesFirst is about a mirror nearby, asked first, and the registry behind it.
+func TestWhomToTrustIsNotWhoComesFirst(t *testing.T) {
+	ok := http.HandlerFunc(serveLayer)
+	for _, tt := range []struct {
+		name           string
+		near, registry http.HandlerFunc // nil: nobody listens
+		status         int              // of the error; -1: none
+	}{
+		{"the mirror turns away", status(401), ok, -1},
+		{"the mirror forbids", status(403), ok, -1},
+		{"the mirror knows it is gone", status(410), ok, -1},
+		{"the mirror may not say", status(451), ok, -1},
+		{"the registry lacks it, the mirror is out of order", status(503), status(404), 404},
+		{"the registry lacks it, nobody listens at the mirror", nil, status(404), 404},
+		{"the registry lacks it, the mirror is a captive portal", answer(200, nil, "Content-Type", "text/html"), status(404), 404},
+		{"the registry forbids, the mirror lacks it", status(404), status(403), 403},
+		{"the registry is out of order, the mirror lacks it", status(404), status(503), 503},
+		{"nobody listens at the registry, the mirror forbids", status(403), nil, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			for host, h := range map[string]http.HandlerFunc{"near.test": tt.near, "registry.test": tt.registry} {
+				if h != nil {
+					w.serve("http://"+host, h)
+				}
+			}
+			r := w.registry(trusting([]string{"near.test", "registry.test"}, false, true))
+			_, err := fetch(t.Context(), r)
+			if tt.status < 0 && err != nil || tt.status >= 0 && asError(t, err).Status != tt.status {
+				t.Errorf("%v, want status %d", err, tt.status)
+			}
+		})
+	}
+}
+
+func TestOutageWithAReasonOutweighsSilence(t *testing.T) {
+	w := newWorld(t)
+	w.serve("http://one.test", answer(429, nil, "Retry-After", "60"))
+	w.serve("http://three.test", status(502))
+	r := w.registry(trusting([]string{"dead.test", "one.test", "gone.test", "three.test"}, true, true, true, true))
+	if _, err := fetch(t.Context(), r); asError(t, err).RetryAfter != time.Minute {
+		t.Errorf("%v, want the first that says why", err)
+	}
+}
+
 func TestOrderOfEndpoints(t *testing.T) {
 	const up, aside = true, true
+	ofBlob := blobName{repo, layerDigest}.question(http.MethodGet)
 	for _, tt := range []struct {
 		name    string
 		bySpeed bool
@@ -94,19 +139,19 @@ func TestOrderOfEndpoints(t *testing.T) {
 		a, b    EndpointStatus // in the order of the options
 		swapped bool
 	}{
-		{"equals stay", true, question{kind: kindBlob, byDigest: true}, EndpointStatus{Up: up}, EndpointStatus{Up: up}, false},
-		{"down", false, question{kind: kindBlob, byDigest: true}, EndpointStatus{}, EndpointStatus{Up: up}, true},
+		{"equals stay", true, ofBlob, EndpointStatus{Up: up}, EndpointStatus{Up: up}, false},
+		{"down", false, ofBlob, EndpointStatus{}, EndpointStatus{Up: up}, true},
 		{"down, for a tag", false, question{kind: kindManifest}, EndpointStatus{}, EndpointStatus{Up: up}, true},
-		{"aside", false, question{kind: kindBlob, byDigest: true}, EndpointStatus{Up: up, Aside: aside, Lies: 1}, EndpointStatus{Up: up}, true},
+		{"aside", false, ofBlob, EndpointStatus{Up: up, Aside: aside, Lies: 1}, EndpointStatus{Up: up}, true},
 		{"aside, for a manifest", false, question{kind: kindManifest, byDigest: true}, EndpointStatus{Up: up, Aside: aside, Lies: 1}, EndpointStatus{Up: up}, false},
-		{"aside is worse than down", false, question{kind: kindBlob, byDigest: true}, EndpointStatus{Up: up, Aside: aside, Lies: 1}, EndpointStatus{}, true},
-		{"fewer lies", false, question{kind: kindBlob, byDigest: true}, EndpointStatus{Up: up, Aside: aside, Lies: 2}, EndpointStatus{Up: up, Aside: aside, Lies: 1}, true},
-		{"lies of old", false, question{kind: kindBlob, byDigest: true}, EndpointStatus{Up: up, Lies: 2}, EndpointStatus{Up: up}, false},
-		{"faster", true, question{kind: kindBlob, byDigest: true}, EndpointStatus{Up: up, Speed: 1}, EndpointStatus{Up: up, Speed: 2}, true},
-		{"faster, but it does not count", false, question{kind: kindBlob, byDigest: true}, EndpointStatus{Up: up, Speed: 1}, EndpointStatus{Up: up, Speed: 2}, false},
+		{"aside is worse than down", false, ofBlob, EndpointStatus{Up: up, Aside: aside, Lies: 1}, EndpointStatus{}, true},
+		{"fewer lies", false, ofBlob, EndpointStatus{Up: up, Aside: aside, Lies: 2}, EndpointStatus{Up: up, Aside: aside, Lies: 1}, true},
+		{"lies of old", false, ofBlob, EndpointStatus{Up: up, Lies: 2}, EndpointStatus{Up: up}, false},
+		{"faster", true, ofBlob, EndpointStatus{Up: up, Speed: 1}, EndpointStatus{Up: up, Speed: 2}, true},
+		{"faster, but it does not count", false, ofBlob, EndpointStatus{Up: up, Speed: 1}, EndpointStatus{Up: up, Speed: 2}, false},
 		{"faster, for a tag", true, question{kind: kindManifest}, EndpointStatus{Up: up, Speed: 1}, EndpointStatus{Up: up, Speed: 2}, false},
 		{"not measured", true, question{kind: kindManifest, byDigest: true}, EndpointStatus{Up: up, Speed: 1}, EndpointStatus{Up: up}, true},
-		{"faster, but down", true, question{kind: kindBlob, byDigest: true}, EndpointStatus{Up: up, Speed: 1}, EndpointStatus{Speed: 2}, false},
+		{"faster, but down", true, ofBlob, EndpointStatus{Up: up, Speed: 1}, EndpointStatus{Speed: 2}, false},
 	} {
 		r := &Registry{bySpeed: tt.bySpeed}
 		if order := r.compare(tt.q, tt.a, tt.b); order > 0 != tt.swapped {
@@ -148,193 +193,4 @@ func TestLiarIsSetAsideForAWhile(t *testing.T) {
 			t.Errorf("%d lies logged", n)
 		}
 	})
-}
-
-// serveIn answers with a blob of size bytes, half of them after as long as it says.
-func serveIn(size int, took time.Duration) http.HandlerFunc {
-	return func(rw http.ResponseWriter, req *http.Request) {
-		rw.Write(bytes.Repeat([]byte("x"), size/2))
-		http.NewResponseController(rw).Flush()
-		pause(req.Context(), took)
-		rw.Write(bytes.Repeat([]byte("x"), size-size/2))
-	}
-}
-
-func TestSpeedIsMeasuredAndPreferred(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		took := 4 * time.Second
-		w.serve("http://slow.test", func(rw http.ResponseWriter, req *http.Request) { serveIn(telling, took)(rw, req) })
-		w.serve("http://fast.test", serveIn(telling, time.Second))
-		r := w.registry(Options{BySpeed: true}, "http://slow.test", "http://fast.test")
-		for i, want := range []string{"slow.test", "fast.test", "fast.test", "fast.test"} {
-			if from, err := fetch(t.Context(), r); from != want || err != nil {
-				t.Errorf("fetch %d from %s with %v, want %s", i, from, err, want)
-			}
-		}
-		if speed := r.Endpoints()[0].Speed; speed != telling/4 {
-			t.Errorf("speed %v", speed)
-		}
-		r.Distrust("fast.test")
-		took = 2 * time.Second
-		fetch(t.Context(), r)
-		if speed := r.Endpoints()[0].Speed; speed != (telling/4+telling/2)/2 {
-			t.Errorf("smoothed speed %v", speed)
-		}
-	})
-}
-
-func TestSmallBlobsAndSlowReadersTellNoSpeed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		size, took := telling-1, time.Second
-		w.serve("http://registry.test", func(rw http.ResponseWriter, req *http.Request) { serveIn(size, took)(rw, req) })
-		r := w.registry(Options{}, "http://registry.test")
-		fetch(t.Context(), r)
-		if speed := r.Endpoints()[0].Speed; speed != 0 {
-			t.Errorf("speed %v of a small blob", speed)
-		}
-		size, took = telling, 0
-		body, err := r.OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		pause(t.Context(), time.Hour)
-		for buf := make([]byte, 1<<16); err == nil; pause(t.Context(), time.Second) {
-			_, err = body.Read(buf)
-		}
-		body.Close()
-		if speed := r.Endpoints()[0].Speed; speed != 0 {
-			t.Errorf("speed %v, though the network was never waited for", speed)
-		}
-	})
-}
-
-// beside asks for a further connection.
-func beside(n int) BlobRequest {
-	return BlobRequest{Repository: repo, Digest: layerDigest, Beside: n}
-}
-
-func TestFurtherConnectionsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.serve("http://one.test", serveLayer)
-		w.serve("http://two.test", serveLayer)
-		r := w.registry(Options{ConnectionsPerBlob: 3, ConnectionsPerEndpoint: 2}, "http://one.test", "http://two.test")
-		var open []*BlobStream
-		for _, want := range []string{"one.test", "one.test", "two.test", "two.test", ""} {
-			body, err := r.OpenBlob(t.Context(), beside(2))
-			if want == "" {
-				if _, isError := errors.AsType[*Error](err); !errors.Is(err, ErrEnough) || isError {
-					t.Errorf("beyond the bound of endpoints: %v", err)
-				}
-			} else if err != nil || body.Endpoint != want {
-				t.Fatalf("%v, want %s", err, want)
-			} else {
-				open = append(open, body)
-			}
-		}
-		if from, err := fetch(t.Context(), r); from != "one.test" || err != nil {
-			t.Errorf("what is needed came from %q with %v", from, err)
-		}
-		open[2].Close()
-		open[2].Close()
-		if n := r.Endpoints()[1].Connections; n != 1 {
-			t.Errorf("%d connections after one of two was closed twice", n)
-		}
-		if _, err := r.OpenBlob(t.Context(), beside(3)); !errors.Is(err, ErrEnough) {
-			t.Errorf("beyond the bound of a blob: %v", err)
-		}
-		body, err := r.OpenBlob(t.Context(), beside(1))
-		if err != nil || body.Endpoint != "two.test" {
-			t.Fatalf("%v, want two.test", err)
-		}
-		for _, b := range append(open, body) {
-			b.Close()
-		}
-		for _, s := range r.Endpoints() {
-			if s.Connections != 0 || !s.Up {
-				t.Errorf("%+v after all were closed", s)
-			}
-		}
-	})
-}
-
-func TestFurtherConnectionsSpareEndpoints(t *testing.T) {
-	for _, tt := range []struct {
-		name  string
-		first http.HandlerFunc // of what one.test answers to a first request
-		spoil func(r *Registry)
-		until time.Duration // when it is asked for more again; 0: at once
-	}{
-		{"throttling for a minute", answer(429, nil, "Retry-After", "60"), nil, time.Minute},
-		{"throttling for ever", answer(429, nil, "Retry-After", "1000000"), nil, time.Hour},
-		{"throttling for an unknown time", answer(429, nil), nil, throttledFor},
-		{"down", answer(200, layer[:1000], "Content-Length", "262144"), nil, firstProbe},
-		{"a liar", serveLayer, func(r *Registry) { r.Distrust("one.test") }, asideFor},
-		{"in order", serveLayer, nil, 0},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				first := true
-				w := newWorld(t)
-				w.serve("http://one.test", func(rw http.ResponseWriter, req *http.Request) {
-					if first {
-						first = false
-						tt.first(rw, req)
-						return
-					}
-					serveLayer(rw, req)
-				})
-				r := w.registry(Options{}, "http://one.test")
-				fetch(t.Context(), r)
-				if tt.spoil != nil {
-					tt.spoil(r)
-				}
-				if tt.until > 0 {
-					pause(t.Context(), tt.until*3/4-time.Second)
-					if _, err := r.OpenBlob(t.Context(), beside(1)); !errors.Is(err, ErrEnough) {
-						t.Errorf("ahead of time: %v", err)
-					}
-					pause(t.Context(), tt.until/4+time.Second)
-				}
-				body, err := r.OpenBlob(t.Context(), beside(1))
-				if err != nil {
-					t.Fatal(err)
-				}
-				body.Close()
-			})
-		})
-	}
-}
-
-func TestFurtherConnectionTriesOneEndpoint(t *testing.T) {
-	w := newWorld(t)
-	w.serve("http://one.test", status(429))
-	w.serve("http://two.test", serveLayer)
-	r := w.registry(Options{}, "http://one.test", "http://two.test")
-	_, err := r.OpenBlob(t.Context(), beside(1))
-	if e := asError(t, err); !e.Throttled() || w.count("two.test") != 0 {
-		t.Errorf("%v after %q", err, w.lines())
-	}
-	if n := r.Endpoints()[0].Connections; n != 0 {
-		t.Errorf("%d connections", n)
-	}
-}
-
-func TestFurtherConnectionsBySpeedGoToTheLeastBusy(t *testing.T) {
-	w := newWorld(t)
-	w.serve("http://one.test", serveLayer)
-	w.serve("http://two.test", serveLayer)
-	r := w.registry(Options{BySpeed: true}, "http://one.test", "http://two.test")
-	for i, speed := range []float64{1, 2} {
-		r.endpoints[i].speed = speed
-	}
-	for _, want := range []string{"two.test", "one.test", "two.test", "one.test"} {
-		body, err := r.OpenBlob(t.Context(), beside(1))
-		if err != nil || body.Endpoint != want {
-			t.Fatalf("%v, want %s", err, want)
-		}
-		defer body.Close()
-	}
 }

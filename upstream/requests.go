@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,8 +27,8 @@ func (r *Registry) Resolve(ctx context.Context, repository, reference string, ac
 }
 
 // Manifest fetches a manifest of at most MaxManifest bytes. The descriptor holds the media type that the answer's header
-// states, the size of the body, and the digest of the Docker-Content-Digest header, which may be missing. Whether the
-// body has that digest is for the caller to find out.
+// states, the size of the body, and the digest of the Docker-Content-Digest header, which may be missing. The body has
+// the digest that was asked for, if one was; whether it has the stated one is for the caller to find out.
 func (r *Registry) Manifest(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, []byte, error) {
 	q := question{kind: kindManifest, method: http.MethodGet, accept: accept}
 	return r.manifest(ctx, q, repository, reference)
@@ -58,6 +59,9 @@ func (r *Registry) manifest(ctx context.Context, q question, repository, referen
 			if len(content) == 0 {
 				return errors.New("manifest without a byte")
 			}
+			if asked != "" && asked.Algorithm().FromBytes(content) != asked {
+				return errors.New("content of another digest came in its place")
+			}
 			body, found.Size = content, int64(len(content))
 		}
 		return nil
@@ -83,7 +87,7 @@ func (r *Registry) manifest(ctx context.Context, q question, repository, referen
 // StatBlob asks by HEAD whether the repository holds the blob, and for its size, or by a GET of its first byte where an
 // endpoint knows no HEAD. That an answer states no size is an error.
 func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
-	q := question{kind: kindBlob, method: http.MethodHead, byDigest: true, op: "HEAD blob " + repository + "@" + d.String()}
+	q := blobName{repository, d}.question(http.MethodHead)
 	size := int64(-1)
 	err := r.inTurn(ctx, q, func(e *endpoint) error {
 		err := r.whole(ctx, e, q, repository, "blobs/"+d.String(), nil, func(resp *http.Response, _ []byte) error {
@@ -113,10 +117,11 @@ var errNoSize = errors.New("blob without a size")
 
 // statByGet reads the size of a blob off the answer to a GET of its first byte.
 func (r *Registry) statByGet(ctx context.Context, e *endpoint, repository string, d digest.Digest) (int64, error) {
-	q := question{kind: kindBlob, method: http.MethodGet, length: 1, op: "GET blob " + repository + "@" + d.String()}
+	q := blobName{repository, d}.question(http.MethodGet)
+	q.length = 1
 	ctx, cancel := context.WithTimeoutCause(ctx, smallTimeout, errSlow)
 	defer cancel()
-	resp, x, err := r.blobAnswer(ctx, e, q, repository, d)
+	resp, x, err := r.blobAnswer(ctx, e, q)
 	if err != nil {
 		return 0, r.failed(q, err)
 	}
@@ -205,14 +210,32 @@ func (r *Registry) whole(ctx context.Context, e *endpoint, q question, repositor
 	}
 	var body []byte
 	if q.method != http.MethodHead {
-		if body, err = readAll(resp); err != nil {
-			return r.unfit(q, resp, "%w", causeOf(ctx, err))
+		if body, err = r.content(ctx, e, q, resp); err != nil {
+			return err
 		}
 	}
 	if err := check(resp, body); err != nil {
 		return r.unfit(q, resp, "%w", err)
 	}
 	return nil
+}
+
+// content reads the body that answers q to its end, which tells how the endpoint fares.
+func (r *Registry) content(ctx context.Context, e *endpoint, q question, resp *http.Response) ([]byte, error) {
+	since := time.Now()
+	body, err := readAll(resp)
+	switch {
+	case errors.Is(err, errTooLarge):
+		return nil, r.unfit(q, resp, "%w", err)
+	case err != nil:
+		err = causeOf(ctx, err)
+		r.broke(ctx, e, q, since, err)
+		return nil, err
+	}
+	if q.traffic() == small {
+		r.revive(e, small, since)
+	}
+	return body, nil
 }
 
 // answer asks an endpoint for a resource of a repository.
@@ -277,11 +300,12 @@ func statedDigest(resp *http.Response, asked digest.Digest) (digest.Digest, erro
 	return stated, nil
 }
 
+var errTooLarge = fmt.Errorf("content of more than %d bytes", MaxManifest)
+
 // readAll reads a body of at most MaxManifest bytes.
 func readAll(resp *http.Response) ([]byte, error) {
-	tooLarge := fmt.Errorf("content of more than %d bytes", MaxManifest)
 	if resp.ContentLength > MaxManifest {
-		return nil, tooLarge
+		return nil, errTooLarge
 	}
 	var body bytes.Buffer
 	if resp.ContentLength > 0 {
@@ -291,7 +315,7 @@ func readAll(resp *http.Response) ([]byte, error) {
 		return nil, err
 	}
 	if body.Len() > MaxManifest {
-		return nil, tooLarge
+		return nil, errTooLarge
 	}
 	return body.Bytes(), nil
 }

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -23,7 +24,8 @@ func tagged(tag string) http.HandlerFunc {
 
 func TestValidatorIsAStrongEntityTag(t *testing.T) {
 	for tag, want := range map[string]bool{`"a"`: true, `""`: true, `W/"a"`: false, `a`: false, `"`: false, "": false,
-		`"` + strings.Repeat("a", maxValidator) + `"`: false} {
+		`"` + strings.Repeat("a", maxValidator) + `"`: false,
+		"\"a\tb\"": false, `"a b"`: false, `"é"`: false} {
 		w := newWorld(t)
 		w.serve("http://registry.test", answer(200, nil, "ETag", tag))
 		body, err := w.registry(Options{}, "http://registry.test").OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
@@ -63,12 +65,18 @@ func TestValidatorTellsWhetherContentChanged(t *testing.T) {
 		{"a weak tag", part(`W/"a"`), 1000, 0, false, `"a"`, false},
 		{"the whole is asked for", tagged(`"b"`), 0, 0, false, "", false},
 		{"another endpoint's", tagged(`"b"`), 1000, 0, true, "", false},
+		{"a redirect by now", redirect("http://cdn.test/"), 1000, 0, false, `"a"`, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			first := true
-			w.serve("http://registry.test", redirect("http://cdn.test/"))
 			w.serve("http://cdn.test", func(rw http.ResponseWriter, req *http.Request) {
+				if got := req.Header.Get("If-Range"); got != "" {
+					t.Errorf("another host is asked with If-Range %q", got)
+				}
+				tagged(`"b"`)(rw, req)
+			})
+			w.serve("http://registry.test", func(rw http.ResponseWriter, req *http.Request) {
 				if first {
 					first = false
 					tagged(`"a"`)(rw, req)
@@ -100,7 +108,7 @@ func TestValidatorTellsWhetherContentChanged(t *testing.T) {
 				}
 				body.Close()
 			}
-			for _, h := range w.requests()[2:] {
+			for _, h := range w.requests()[1:2] {
 				if got := h.Header.Get("If-Range"); got != tt.ifRange {
 					t.Errorf("%s with If-Range %q, want %q", h.URL, got, tt.ifRange)
 				}
@@ -109,6 +117,46 @@ func TestValidatorTellsWhetherContentChanged(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		})
+	}
+}
+
+// TestHostsBehindARedirectGiveNoValidator is about storage hosts that serve the same content with tags of their own.
+func TestHostsBehindARedirectGiveNoValidator(t *testing.T) {
+	w := newWorld(t)
+	var n atomic.Int32
+	w.serve("http://registry.test", func(rw http.ResponseWriter, req *http.Request) {
+		redirect(fmt.Sprintf("http://cdn%d.test/", n.Add(1)%2))(rw, req)
+	})
+	w.serve("http://cdn0.test", tagged(`"mtime0-40000"`))
+	w.serve("http://cdn1.test", tagged(`"mtime1-40000"`))
+	r := w.registry(Options{}, "http://registry.test")
+	for i := range int64(4) {
+		req := wanted(layerDigest, i*1000, 1000)
+		req.Validator = validator(r.endpoints[0], `"mtime0-40000"`)
+		body, err := r.OpenBlob(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body.Close()
+		if body.Validator != "" {
+			t.Errorf("validator %q", body.Validator)
+		}
+	}
+}
+
+func TestFurtherConnectionsSendNoValidator(t *testing.T) {
+	w := newWorld(t)
+	w.serve("http://registry.test", tagged(`"b"`))
+	r := w.registry(Options{}, "http://registry.test")
+	req := wanted(layerDigest, 1000, 1000)
+	req.Beside, req.Validator = 1, validator(r.endpoints[0], `"a"`)
+	body, err := r.OpenBlob(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body.Close()
+	if got := w.requests()[0].Header.Get("If-Range"); got != "" {
+		t.Errorf("If-Range %q", got)
 	}
 }
 

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -115,8 +116,7 @@ func (r *Registry) token(ctx context.Context, e *endpoint, repository string, c 
 	if ok && time.Now().Before(t.renewAt) {
 		return t, nil
 	}
-	name := string(e.origin) + e.url.Path + " " + repository
-	flight := r.tokens.flights.DoChan(name, func() (any, error) { return r.renew(key, c) })
+	flight := r.tokens.flights.DoChan(e.name+" "+repository, func() (any, error) { return r.renew(key, c) })
 	if ok {
 		return t, nil // still good: the flight is for those who come later
 	}
@@ -221,7 +221,7 @@ func parseToken(body []byte, date string) (value string, life time.Duration, err
 	if json.Unmarshal(body, &doc) != nil {
 		return "", 0, errors.New("token answer is not a JSON document of the expected form")
 	}
-	value = either(doc.Token, doc.AccessToken)
+	value = cmp.Or(doc.Token, doc.AccessToken)
 	if value == "" {
 		return "", 0, errors.New("token answer holds no token")
 	}

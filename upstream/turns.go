@@ -30,7 +30,7 @@ func (r *Registry) candidates(q question) []candidate {
 	var all []candidate
 	for _, e := range r.endpoints {
 		if q.byDigest || e.trusted {
-			all = append(all, candidate{e, e.status()})
+			all = append(all, candidate{e, e.statusFor(q.traffic())})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int { return r.compare(q, a.now, b.now) })
@@ -38,10 +38,10 @@ func (r *Registry) candidates(q question) []candidate {
 }
 
 // compare orders endpoints for q: blobs from liars last, even after what is down, since they cost a whole transfer; then
-// who is down, after who is up; then by speed, if that is wanted. Equals stay in the order of the options.
+// who is down for the like of it, after who is up; then by speed, if that is wanted. Equals stay in the order of the options.
 func (r *Registry) compare(q question, a, b EndpointStatus) int {
 	order := 0
-	if q.kind == kindBlob {
+	if q.traffic() == blobs {
 		order = cmp.Compare(doubt(a), doubt(b))
 	}
 	order = cmp.Or(order, cmp.Compare(down(a), down(b)))
@@ -67,13 +67,13 @@ func down(s EndpointStatus) int {
 	return 1
 }
 
-// promise is the speed to expect of an endpoint. The best of those not measured yet, so that each gets measured.
-func promise(s EndpointStatus) float64 { return either(s.Speed, math.Inf(1)) }
+// promise is the speed to expect of an endpoint. The best of those not measured lately, so that each gets measured.
+func promise(s EndpointStatus) float64 { return cmp.Or(s.Speed, math.Inf(1)) }
 
-// extra returns an endpoint to bring more of a blob beside so many connections that do already, with that stream counted;
-// or nil if it would strain any. By speed that is the least busy one, because endpoints that share the work bring more
-// than the fastest alone.
-func (r *Registry) extra(q question, beside int) *endpoint {
+// spares returns the endpoints that may bring more of a blob beside so many connections that do already, best first: none of
+// them is in trouble. By speed that is the least busy one, because endpoints that share the work bring more than the
+// fastest alone.
+func (r *Registry) spares(q question, beside int) []candidate {
 	if beside >= r.perBlob {
 		return nil
 	}
@@ -81,47 +81,54 @@ func (r *Registry) extra(q question, beside int) *endpoint {
 	if r.bySpeed {
 		slices.SortStableFunc(fit, func(a, b candidate) int { return cmp.Compare(a.now.Connections, b.now.Connections) })
 	}
-	for _, c := range fit {
-		if c.joinSparing(r.perEndpoint) {
-			return c.endpoint
-		}
-	}
-	return nil
+	return fit
 }
 
 // inTurn asks one candidate after the other until one settles q. One that lacks the thing, or can't say, leaves the question
-// to the next. If none settles it, an outage outweighs an absence: what is missing from one mirror may be there behind the
-// endpoint that is silent. Of several refusals the earliest counts, but for one by the registry: that a mirror turns an
-// anonymous user away does not make what the registry lacks forbidden. Its errors are of type *Error.
+// to the next. If none settles it, the weightiest failure is the result, and the earliest of equals. Its errors are of type
+// *Error.
 func (r *Registry) inTurn(ctx context.Context, q question, ask func(*endpoint) error) error {
-	var outage, refusal *Error
+	var worst *Error
+	heaviest := -1
 	for _, c := range r.candidates(q) {
 		err := ask(c.endpoint)
 		if err == nil {
 			return nil
 		}
 		latest := r.failed(q, err)
-		switch {
-		case latest.Answered() && settles(q, c.endpoint, latest):
+		if latest.Answered() && settles(q, c.endpoint, latest) {
 			return latest
-		case !latest.Answered():
-			outage = latest
-		case refusal == nil || !c.mirror:
-			refusal = latest
+		}
+		if w := weight(c.endpoint, latest); w > heaviest {
+			worst, heaviest = latest, w
 		}
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	if outage != nil {
-		return outage
+	return worst
+}
+
+// weight is how much a failure says about what was asked for. First comes whose it is: what an endpoint that is not
+// trusted says, or does not say, changes nothing about the word of one that is. Then an outage outweighs an absence, since
+// what is missing here may be there behind the endpoint that can't say; and one with a reason outweighs mere silence.
+func weight(e *endpoint, failure *Error) int {
+	weight := 0
+	if e.trusted {
+		weight += 4
 	}
-	return refusal
+	if !failure.Answered() {
+		weight += 2
+		if failure.Status != 0 {
+			weight++
+		}
+	}
+	return weight
 }
 
 // settles reports whether an endpoint's refusal of q ends the search. Where only trusted endpoints are asked, each speaks
-// for all. Of what is named by digest an absence says little; but that the registry itself denies it, who alone knows the
-// user, is not for its mirrors to overrule. Those that were asked before it would have been as free to give it.
+// for all. Of what is named by digest an absence says little; but who may have it is for the trusted to say, and not for
+// the others to overrule. Those that were asked before would have been as free to give it.
 func settles(q question, e *endpoint, refusal *Error) bool {
-	return !q.byDigest || !e.mirror && refusal.Status != http.StatusNotFound
+	return !q.byDigest || e.trusted && refusal.Status != http.StatusNotFound
 }

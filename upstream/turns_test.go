@@ -36,7 +36,7 @@ func TestEndpointsAreTriedInTurnForDigestsOnly(t *testing.T) {
 		{"the first is out of order, the mirror turns away", false, status(503), status(401), 503, true, 2},
 		{"both lack it", false, status(404), status(404), 404, true, 2},
 		{"an outage outweighs a later absence", false, status(503), status(404), 503, true, 2},
-		{"an outage outweighs an earlier absence", false, status(404), status(502), 502, true, 2},
+		{"what the first lacks is lacking, though the mirror is out of order", false, status(404), status(502), 404, true, 2},
 		{"silence outweighs a refusal", false, nil, status(403), 0, true, 1},
 		{"a tag is what the first says", true, status(404), ok, 404, true, 1},
 		{"a tag waits for the first", true, status(503), ok, 503, true, 1},
@@ -85,6 +85,49 @@ func TestEveryDigestMethodTurnsToTheNextEndpoint(t *testing.T) {
 	defer body.Close()
 	if got, err := io.ReadAll(body); string(got) != string(content) {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestManifestOfAnotherDigestIsAskedOfTheNext(t *testing.T) {
+	other := answer(200, []byte(`{"schemaVersion":3}`), "Content-Type", manifestType)
+	w := newWorld(t)
+	w.serve("http://one.test", other)
+	w.serve("http://two.test", serveContent)
+	r := w.registry(Options{}, "http://one.test", "http://two.test")
+	if _, body, err := r.Manifest(t.Context(), repo, contentDigest.String(), nil); string(body) != string(content) || err != nil {
+		t.Errorf("%q, %v", body, err)
+	}
+	_, _, err := w.registry(Options{}, "http://one.test").Manifest(t.Context(), repo, contentDigest.String(), nil)
+	if e := asError(t, err); e.Answered() || !strings.HasSuffix(e.Error(), "content of another digest came in its place") {
+		t.Error(err)
+	}
+}
+
+func TestManifestThatIsNotAllThereIsAnOutage(t *testing.T) {
+	for name, h := range map[string]http.HandlerFunc{
+		"cut off": answer(200, content[:5], "Content-Type", manifestType, "Content-Length", "19"),
+		"stalled": sendAndStop(5),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.serve("http://one.test", h)
+				w.serve("http://two.test", serveContent)
+				_, _, err := w.registry(Options{}, "http://one.test").Manifest(t.Context(), repo, contentDigest.String(), nil)
+				if e := asError(t, err); !e.Outage() || e.Status != 0 {
+					t.Errorf("%v", err)
+				}
+				r := w.registry(Options{}, "http://one.test", "http://two.test")
+				for range 5 {
+					if _, _, err := r.Manifest(t.Context(), repo, contentDigest.String(), nil); err != nil {
+						t.Error(err)
+					}
+				}
+				if n := w.count("one.test/v2/library"); n != 2 {
+					t.Errorf("one.test was asked %d times, want once by each registry", n)
+				}
+			})
+		})
 	}
 }
 

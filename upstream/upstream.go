@@ -3,10 +3,14 @@
 // A Registry is one upstream namespace and the endpoints that serve it. The life of a request:
 //
 //   - It is asked of an endpoint. What is named by digest is the same everywhere, so each endpoint is tried in turn until
-//     one has it; a tag means what the trusted endpoints say, and the first of these that answers decides.
-//   - What becomes of a request tells how the endpoint fares. One that is down is asked after all that are up, and probed
-//     behind the scenes until it is back; one whose bytes did not match a digest is asked for blobs last, for a while. The
-//     order changes and nothing else does: nobody is refused because of a guess, so one endpoint alone is always asked.
+//     one has it; a tag means what the trusted endpoints say, and the first of these that answers decides. Where all fail,
+//     the word of the trusted outweighs that of the others.
+//   - What becomes of a request tells how the endpoint fares, with blobs and with all else apart: an endpoint that answers for
+//     manifests may have lost the disk behind its blobs. One that is down for the one or the other is asked for that after
+//     all that are up, and probed behind the scenes, by a request of the same sort, until it is back; one whose bytes did not
+//     match a digest is asked for blobs last, for a while. The order changes and nothing else does: nobody is refused
+//     because of a guess, so one endpoint alone is always asked. Only further connections for a blob, which can be done
+//     without, are denied where an endpoint is in trouble, throttles, or ignores ranges.
 //   - The endpoint's challenge, once seen, is remembered, so a token is asked for ahead of the request instead of after a
 //     401. Tokens are shared by all requests for a repository and renewed before they end, by one token request however
 //     many are waiting for it; a waiter that leaves disturbs nobody.
@@ -21,8 +25,8 @@
 //
 //   - Authorization is written in one place (send, on behalf of follow), and only while every URL since the endpoint's, or
 //     the token realm's, has had that one's exact origin. Credentials are offered to the first endpoint alone: they go
-//     to its origin, to an https realm that it names over https, and to hosts that the operator has named. All other
-//     endpoints are its mirrors, and asked anonymously.
+//     to its origin, to an https realm that it names over https, and to hosts that the operator has named. All others
+//     are asked anonymously. Who is trusted is another matter.
 //   - No error or log line holds a credential, a token, the query of a URL, or of what a redirect led to elsewhere more
 //     than the host: signatures live in queries and in paths.
 //   - A blob's body never ends cleanly before the size that was stated for it, and never yields more than that.
@@ -31,6 +35,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -54,7 +59,7 @@ const (
 	MaxManifest = 8 << 20
 
 	// smallTimeout bounds a request for something small as a whole, and what precedes the first byte of a blob: redirects
-	// and the token included. No client waits longer than this for its answer.
+	// and the token included. It is the patience with one endpoint: where there are several, each has as long.
 	smallTimeout = 30 * time.Second
 
 	// maxHeader bounds the header of an answer. The longest honest ones carry a signed URL or two.
@@ -112,7 +117,7 @@ type Observer interface {
 // Options say how to reach a registry.
 type Options struct {
 	Name        string                      // the registry's name, for errors, logs and the observer
-	Endpoints   []Endpoint                  // the registry, then its mirrors
+	Endpoints   []Endpoint                  // who serves the registry; the first may have the credentials
 	BySpeed     bool                        // prefer endpoints by the measured speed of blobs to those that come first here
 	Credentials func() (Credentials, error) // for the first endpoint alone, asked whenever it needs them; nil: anonymous
 	TokenRealms []string                    // further hosts (host or host:port) that may receive the credentials, over any scheme
@@ -180,10 +185,10 @@ func New(o Options) (*Registry, error) {
 		background:  o.Background,
 		observer:    o.Observer,
 		log:         o.Log,
-		stall:       either(o.StallTimeout, 30*time.Second),
-		userAgent:   either(o.UserAgent, "entrepot"),
-		perBlob:     either(o.ConnectionsPerBlob, connectionsPerBlob),
-		perEndpoint: either(o.ConnectionsPerEndpoint, connectionsPerEndpoint),
+		stall:       cmp.Or(o.StallTimeout, 30*time.Second),
+		userAgent:   cmp.Or(o.UserAgent, "entrepot"),
+		perBlob:     cmp.Or(o.ConnectionsPerBlob, connectionsPerBlob),
+		perEndpoint: cmp.Or(o.ConnectionsPerEndpoint, connectionsPerEndpoint),
 		blobs:       newTransport(o, false),
 		small:       newTransport(o, true),
 	}
@@ -222,16 +227,8 @@ func (r *Registry) enter() bool {
 	return !r.closed
 }
 
-func either[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
-}
-
 func newTransport(o Options, h2 bool) *http.Transport {
-	dial := either(o.DialTimeout, 5*time.Second)
+	dial := cmp.Or(o.DialTimeout, 5*time.Second)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(h2)
@@ -239,7 +236,7 @@ func newTransport(o Options, h2 bool) *http.Transport {
 		Proxy:                  proxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: dial}).DialContext,
 		TLSHandshakeTimeout:    dial,
-		ResponseHeaderTimeout:  either(o.HeaderTimeout, 15*time.Second),
+		ResponseHeaderTimeout:  cmp.Or(o.HeaderTimeout, 15*time.Second),
 		MaxResponseHeaderBytes: maxHeader,
 		MaxIdleConnsPerHost:    idlePerHost,
 		IdleConnTimeout:        90 * time.Second,

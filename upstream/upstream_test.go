@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 )
 
@@ -54,11 +55,35 @@ func TestNewRefusesWhatIsNoEndpoint(t *testing.T) {
 		})
 	}
 	one := &url.URL{Scheme: "https", Host: "registry.test", Path: "/hub"}
-	again := &url.URL{Scheme: "http", Host: "registry.test", Path: "/hub/"}
+	again := &url.URL{Scheme: "https", Host: "Registry.test:443", Path: "/hub/"}
 	for name, endpoints := range map[string][]Endpoint{"none": nil, "nil": {{}}, "twice": {{URL: one}, {URL: again}}} {
 		if _, err := New(Options{Endpoints: endpoints}); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+func TestNamesOfEndpointsAreUnique(t *testing.T) {
+	var o Options
+	for _, raw := range []string{"https://a.test", "http://a.test", "http://a.test/hub/", "https://b.test/hub", "https://a.test:8443"} {
+		u, err := url.Parse(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Endpoints = append(o.Endpoints, Endpoint{URL: u})
+	}
+	r, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var names []string
+	for _, s := range r.Endpoints() {
+		names = append(names, s.Name)
+	}
+	want := []string{"https://a.test", "http://a.test", "a.test/hub", "b.test/hub", "a.test:8443"}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Error(diff)
 	}
 }
 

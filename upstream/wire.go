@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 )
 
@@ -50,8 +51,29 @@ type question struct {
 	offset int64 // of a blob
 	length int64 // of a blob, from offset on; 0 or less: up to the end
 
-	byDigest bool   // the same wherever it is found
-	ifRange  string // the entity tag that a part of a blob must be of; "": any
+	byDigest bool     // the same wherever it is found
+	blob     blobName // the blob that is asked for; zero: none is
+	further  bool     // for a blob that others bring already
+	ifRange  string   // the entity tag that a part of a blob must be of; "": any
+}
+
+// blobName names a blob.
+type blobName struct {
+	repository string
+	digest     digest.Digest
+}
+
+func (b blobName) question(method string) question {
+	return question{kind: kindBlob, method: method, byDigest: true, blob: b,
+		op: method + " blob " + b.repository + "@" + b.digest.String()}
+}
+
+// traffic is what q is part of.
+func (q question) traffic() traffic {
+	if q.blob == (blobName{}) {
+		return small
+	}
+	return blobs
 }
 
 // ranged reports whether only part of a blob is asked for.
@@ -78,6 +100,9 @@ func (r *Registry) follow(ctx context.Context, q question, start *url.URL, autho
 			authorization = ""
 		}
 		resp, err := r.send(ctx, q, at, originOf(start), authorization)
+		if err != nil && originOf(at) != originOf(start) {
+			return nil, abroad{err}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -96,6 +121,11 @@ func (r *Registry) follow(ctx context.Context, q question, start *url.URL, autho
 
 // misled is the error of redirects that lead nowhere: an answer, if a useless one.
 type misled struct{ error }
+
+// abroad is the error of a host that a redirect led to, and not of the one that was asked.
+type abroad struct{ error }
+
+func (a abroad) Unwrap() error { return a.error }
 
 func isRedirect(resp *http.Response) bool {
 	switch resp.StatusCode {
@@ -138,14 +168,14 @@ func (r *Registry) send(ctx context.Context, q question, to *url.URL, home origi
 		}
 		header.Set("Range", span)
 	}
-	if q.ifRange != "" {
+	if q.ifRange != "" && originOf(to) == home {
 		header.Set("If-Range", q.ifRange)
 	}
 	if authorization != "" {
 		header.Set("Authorization", authorization)
 	}
 	transport := r.small
-	if q.kind == kindBlob {
+	if q.traffic() == blobs {
 		transport = r.blobs
 	}
 	start := time.Now()

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -89,7 +90,7 @@ func address(u *url.URL) string {
 // registry returns a registry in this world with the given endpoints, besides those of the options.
 func (w *world) registry(o Options, endpoints ...string) *Registry {
 	w.t.Helper()
-	o.Name = either(o.Name, "docker.io")
+	o.Name = cmp.Or(o.Name, "docker.io")
 	for _, e := range endpoints {
 		u, err := url.Parse(e)
 		if err != nil {

@@ -1,0 +1,151 @@
+package upstream
+
+import (
+	"context"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// heldBack is how long nobody may have read from the network for the endpoint to be blamed for what comes then: servers
+// give up on who takes nothing after half a minute or more, and some boxes on the way sooner.
+const heldBack = 15 * time.Second
+
+// blobBody is the body of a blob: the network under a watchdog, at the limiter's pace, within its extent. It tells how the
+// endpoint fared.
+type blobBody struct {
+	extent
+	paced io.Reader
+	err   error // of all reads from now on
+
+	registry *Registry
+	from     *endpoint
+	asked    question
+	since    time.Time
+
+	ctx      context.Context // of the request
+	cancel   context.CancelCauseFunc
+	network  io.ReadCloser
+	watchdog *time.Timer
+	idle     time.Time // since then nobody has read from the network
+	excused  bool      // it was idle for too long once; what is buffered on the way can make the consequence come late
+
+	// Bytes of the network, and nanoseconds that it and the limiters took. Close may come while a Read is waiting.
+	brought, waited, limited atomic.Int64
+	failed                   atomic.Bool
+	once                     sync.Once
+}
+
+// pace lets the body be read at the pace of the registry's limits, that for what nobody waits for included.
+func (b *blobBody) pace(waiting func() bool) {
+	b.watchdog = time.AfterFunc(b.registry.stall, func() { b.cancel(ErrStalled) })
+	b.watchdog.Stop()
+	b.paced = readerFunc(b.watchedRead)
+	if waiting != nil {
+		b.paced = b.registry.background.ReaderWhile(b.ctx, b.paced, func() bool { return !waiting() })
+	}
+	b.paced = b.registry.limiter.Reader(b.ctx, b.paced)
+}
+
+func (b *blobBody) Read(p []byte) (int, error) {
+	for b.skip > 0 && len(p) > 0 {
+		n, err := b.next(p[:min(int64(len(p)), b.skip)])
+		b.skip -= int64(n)
+		if err != nil {
+			return 0, err
+		}
+	}
+	return b.next(p)
+}
+
+// next reads what the network has next, and sees to it that the end comes where it was stated to be.
+func (b *blobBody) next(p []byte) (int, error) {
+	if b.err == nil && b.left == 0 {
+		b.err = io.EOF
+	}
+	if b.err != nil || len(p) == 0 {
+		return 0, b.err
+	}
+	if b.left > 0 {
+		p = p[:min(int64(len(p)), b.left)]
+	}
+	n, err := b.pacedRead(p)
+	if b.left > 0 {
+		b.left -= int64(n)
+	}
+	switch {
+	case err == io.EOF && b.left > 0:
+		b.err = b.fail(io.ErrUnexpectedEOF)
+	case err == io.EOF:
+		b.err = io.EOF
+	case err != nil:
+		b.err = b.fail(err)
+	}
+	if b.left == 0 || b.err == io.EOF { // who was told how much there is need not read on to learn that this was all
+		b.well()
+	}
+	return n, b.err
+}
+
+// well notes that the endpoint has brought what can be expected.
+func (b *blobBody) well() { b.registry.revive(b.from, blobs, b.since) }
+
+// fail returns the error of a body that ends with err, and notes whose fault that is.
+func (b *blobBody) fail(err error) error {
+	err = causeOf(b.ctx, err)
+	b.failed.Store(!b.excused && b.registry.broke(b.ctx, b.from, b.asked, b.since, err))
+	return b.registry.failed(b.asked, err)
+}
+
+// pacedRead reads at the limiters' pace, and takes down what time that cost.
+func (b *blobBody) pacedRead(p []byte) (int, error) {
+	start, waited := time.Now(), b.waited.Load()
+	n, err := b.paced.Read(p)
+	b.limited.Add(int64(time.Since(start)) - (b.waited.Load() - waited))
+	return n, err
+}
+
+// watchedRead lets the watchdog run for as long as the network keeps it waiting, and no longer.
+func (b *blobBody) watchedRead(p []byte) (int, error) {
+	start := time.Now()
+	b.excused = b.excused || start.Sub(b.idle) > heldBack
+	b.watchdog.Reset(b.registry.stall)
+	defer b.watchdog.Stop()
+	n, err := b.network.Read(p)
+	b.idle = time.Now()
+	b.brought.Add(int64(n))
+	b.waited.Add(int64(b.idle.Sub(start)))
+	return n, err
+}
+
+// Close ends the request. A Read that is waiting returns.
+func (b *blobBody) Close() error {
+	b.cancel(nil)
+	b.once.Do(func() {
+		if b.brought.Load() >= telling && !b.failed.Load() {
+			b.well()
+		}
+		b.from.leave(b.speed())
+	})
+	return b.network.Close()
+}
+
+// speed returns how many bytes a second the network brought; 0 if that can't be told. Behind a limiter it can't: while one
+// held it back, bytes gathered that then came in no time.
+func (b *blobBody) speed() float64 {
+	brought, waited := b.brought.Load(), time.Duration(b.waited.Load())
+	switch {
+	case time.Duration(b.limited.Load()) > waited/10:
+		return 0
+	case waited > 0 && (brought >= telling || waited >= tellingWait):
+		return max(float64(brought)/waited.Seconds(), hopeless)
+	case b.failed.Load():
+		return hopeless
+	}
+	return 0
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
