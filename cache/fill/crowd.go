@@ -163,20 +163,24 @@ func (f *flight) growLocked() {
 	}
 }
 
-// shrinkLocked has workers end that are more than the crowd wants, the slowest first: what they had before them is for the
-// others. One that is stuck is not waited for.
+// shrinkLocked has workers end that are more than the crowd wants: what they had before them is for the others. Those that are
+// much slower than the rest go first, else those that came last. One that is stuck is not waited for.
 func (f *flight) shrinkLocked() {
+	share := f.crowd.mean() / int64(max(1, len(f.workers)))
 	for active := f.activeLocked(); active > f.crowd.want; active-- {
-		var slowest *worker
+		var first *worker
+		slow := func(w *worker) bool { return w.rate*2 < share }
 		for w := range f.workers {
-			if !w.ending && (slowest == nil || w.rate < slowest.rate || w.rate == slowest.rate && w.beside > slowest.beside) {
-				slowest = w
+			switch {
+			case w.ending:
+			case first == nil, slow(w) && !slow(first), slow(w) == slow(first) && w.beside > first.beside:
+				first = w
 			}
 		}
-		slowest.ending = true
-		slowest.shorten(slowest.pos)
-		if slowest.rate*laggardShare < f.crowd.mean()/int64(len(f.workers)) {
-			slowest.cut(errSlow)
+		first.ending = true
+		first.shorten(first.pos)
+		if first.rate*laggardShare < share {
+			first.cut(errSlow)
 		}
 	}
 }
