@@ -248,7 +248,7 @@ func (c *Cache) fillDone(r fill.Report) {
 	case isAnswer(r.Err):
 		log.Debug("upstream does not give the blob", zap.Error(r.Err))
 	case errors.Is(r.Err, fill.ErrDigest):
-		log.Error("upstream sent wrong bytes: nothing of it was kept, no client got all of it", zap.Error(r.Err))
+		log.Error("wrong bytes of a blob: nothing of it was kept, no client got all of it", zap.Error(r.Err))
 	default:
 		log.Warn("blob not kept", zap.Error(r.Err))
 	}

@@ -72,7 +72,11 @@ func (r *Registry) OpenBlob(ctx context.Context, req BlobRequest) (*BlobStream, 
 }
 
 // openFurther is OpenBlob for what can be done without: it passes over who has not got the blob, or can't bring part of it.
+// Where a bandwidth limit is what is narrow, it asks nobody.
 func (r *Registry) openFurther(ctx context.Context, q question, req BlobRequest) (*BlobStream, error) {
+	if time.Now().UnixNano() < r.narrow.Load() {
+		return nil, fmt.Errorf("%s: %s: %w: the bandwidth limit is reached", r.name, q.op, ErrEnough)
+	}
 	for _, e := range r.spares(q, req.Beside) {
 		if !e.joinSparing(q.offset, r.perEndpoint) {
 			continue

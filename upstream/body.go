@@ -12,6 +12,13 @@ import (
 // give up on who takes nothing after half a minute or more, and some boxes on the way sooner.
 const heldBack = 15 * time.Second
 
+const (
+	// held is how long a body must have been held back by a bandwidth limit, and for longer than by the network, for the limit
+	// to be taken for what is narrow, and narrowFor for how long it is then. Bodies of seconds say it again and again.
+	held      = 100 * time.Millisecond
+	narrowFor = 5 * time.Second
+)
+
 // blobBody is the body of a blob: the network under a watchdog, at the limiter's pace, within its extent. It tells how the
 // endpoint fared.
 type blobBody struct {
@@ -98,11 +105,16 @@ func (b *blobBody) fail(err error) error {
 	return b.registry.failed(b.asked, err)
 }
 
-// pacedRead reads at the limiters' pace, and takes down what time that cost.
+// pacedRead reads at the limiters' pace, and takes down what time that cost. If it is the limit that holds the body back,
+// further connections would bring nothing, and leave bytes on the way when they are given up.
 func (b *blobBody) pacedRead(p []byte) (int, error) {
 	start, waited := time.Now(), b.waited.Load()
 	n, err := b.paced.Read(p)
-	b.limited.Add(int64(time.Since(start)) - (b.waited.Load() - waited))
+	now := time.Now()
+	limited := b.limited.Add(int64(now.Sub(start)) - (b.waited.Load() - waited))
+	if limited > max(int64(held), b.waited.Load()) {
+		b.registry.narrow.Store(now.Add(narrowFor).UnixNano())
+	}
 	return n, err
 }
 

@@ -16,10 +16,18 @@ const (
 	lastProbe  = 30 * time.Second
 )
 
+// patient is from which probe on an endpoint that greets is taken to bring blobs again, though not the one that it failed at: that
+// one may be rotten there for good, and with another endpoint at hand no request would ever find out about the rest. If
+// they fail too, it is down again, and for longer.
+const patient = 6
+
 // probe asks an endpoint whether it is back for some traffic until it is, or ctx ends. The jitter keeps many mirrors of one
 // registry from asking in step.
 func (r *Registry) probe(ctx context.Context, e *endpoint, t traffic, sample blobName) {
-	for {
+	for tries := 1; ; tries++ {
+		if tries >= patient {
+			sample = blobName{}
+		}
 		pause := e.nextPause(t)
 		select {
 		case <-time.After(pause - rand.N(pause/4)):

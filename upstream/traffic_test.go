@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/entrepot/entrepot/upstream/bandwidth"
 )
@@ -216,4 +217,40 @@ func TestTimeAtATokenServerIsNotTheEndpoints(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestOneRottenBlobTakesNoEndpointOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rotten := digest.FromString("rotten")
+		w := newWorld(t)
+		serve := func(rw http.ResponseWriter, req *http.Request) {
+			if strings.Contains(req.URL.Path, rotten.String()) {
+				status(500)(rw, req)
+				return
+			}
+			serveLayer(rw, req)
+		}
+		w.serve("http://mirror.test", serve)
+		w.serve("http://registry.test", serveLayer)
+		r := w.registry(Options{}, "http://mirror.test", "http://registry.test")
+		for range downAt {
+			if s, err := r.OpenBlob(t.Context(), wanted(rotten, 0, -1)); err == nil {
+				s.Close()
+			}
+		}
+		from := map[string]int{}
+		for range 60 {
+			pause(t.Context(), time.Minute)
+			s, err := r.OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, s)
+			s.Close()
+			from[s.Endpoint]++
+		}
+		if from["mirror.test"] == 0 {
+			t.Errorf("an hour later all blobs come from %v; %d requests for the rotten one", from, w.count(rotten.String()))
+		}
+	})
 }

@@ -45,6 +45,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -158,6 +159,7 @@ type Registry struct {
 	blobs, small *http.Transport
 
 	tokens tokens
+	narrow atomic.Int64 // until then, in nanoseconds of Unix time, a bandwidth limit is what holds blobs back
 
 	// Token requests serve many callers and probes none, so they live as long as the registry and not as long as any of these.
 	life context.Context

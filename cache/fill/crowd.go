@@ -21,12 +21,15 @@ const (
 	// worthLooks is how long, in looks at the present rate, the rest must take for more workers to be worth a trial.
 	worthLooks = 6
 
-	// laggardLooks is how many looks a worker has to show that it keeps up: five seconds, more than it takes to begin.
-	laggardLooks = 20
+	// laggardLooks is how many looks a worker has to show that it keeps up: three seconds, more than it takes to begin.
+	laggardLooks = 12
 
 	// laggardShare is how much slower than the others on average it may be. Connections over one line differ, but hardly by
 	// that much unless one of them is stuck: readers from the start may be waiting for just what it was to bring.
 	laggardShare = 8
+
+	// fading is how fast what was usual is forgotten: by half in five seconds.
+	fading = 32
 )
 
 // The segments that workers side by side fetch one after the other, the lowest first, so that readers from the start
@@ -49,6 +52,7 @@ type crowd struct {
 	seen  int      // looks since then
 	rest  int      // looks until the next trial
 	vain  int      // trials that brought nothing
+	usual int64    // what one of several landed in a look, lately
 }
 
 // look takes in what has landed since the last look, when there were so many workers and so much was missing.
@@ -72,6 +76,15 @@ func (c *crowd) look(landed, missing int64, workers int) {
 }
 
 func (c *crowd) mean() int64 { return (c.rates[0] + c.rates[1]) / 2 }
+
+// share is what each of so many workers is to land in a look: what they do on average, or did a moment ago. When most have
+// brought theirs and left, those that remain may be the ones that are stuck.
+func (c *crowd) share(workers int) int64 {
+	if workers > 1 {
+		c.usual = max(c.usual-c.usual/fading, c.mean()/int64(workers))
+	}
+	return c.usual
+}
 
 // pays reports whether those on trial bring at least half of what they could bring at best.
 func (c *crowd) pays() bool {
@@ -112,16 +125,16 @@ func (f *flight) tune() {
 // lookLocked takes in that so much has landed since the last look.
 func (f *flight) lookLocked(landed int64) {
 	f.crowd.look(landed, f.size-f.have.total(), f.activeLocked())
-	share := f.crowd.mean() / int64(max(1, len(f.workers)))
+	share := f.crowd.share(len(f.workers))
 	for w := range f.workers {
 		w.rate = (w.rate + w.pos - w.seen) / 2
 		w.seen = w.pos
 		if w.slow++; w.rate*laggardShare >= share {
 			w.slow = 0
 		}
-		if w.slow >= laggardLooks && len(f.workers) > 1 {
+		if w.slow >= laggardLooks {
 			w.cut(errSlow)
-			w.slow = 0
+			w.slow, f.crowd.usual = 0, 0 // others may be no faster now
 		}
 	}
 	f.shrinkLocked()
@@ -154,7 +167,7 @@ func (f *flight) growLocked() {
 	}
 	for ; active < f.crowd.want; active++ {
 		job, ok := f.jobLocked(0)
-		if !ok {
+		if !ok || len(f.workers) >= maxWorkers {
 			return
 		}
 		w := f.newWorkerLocked(job)
@@ -166,13 +179,13 @@ func (f *flight) growLocked() {
 // shrinkLocked has workers end that are more than the crowd wants: what they had before them is for the others. Those that are
 // much slower than the rest go first, else those that came last. One that is stuck is not waited for.
 func (f *flight) shrinkLocked() {
-	share := f.crowd.mean() / int64(max(1, len(f.workers)))
+	share := f.crowd.share(len(f.workers))
 	for active := f.activeLocked(); active > f.crowd.want; active-- {
 		var first *worker
 		slow := func(w *worker) bool { return w.rate*2 < share }
 		for w := range f.workers {
 			switch {
-			case w.ending:
+			case w.ending, w.called:
 			case first == nil, slow(w) && !slow(first), slow(w) == slow(first) && w.beside > first.beside:
 				first = w
 			}
@@ -188,6 +201,9 @@ func (f *flight) shrinkLocked() {
 // strainedLocked takes down that a source had an error for one of several workers: there are fewer from now on. Who is asked
 // too much is asked by one alone.
 func (f *flight) strainedLocked(workers int, err error) {
+	if !f.crowdedLocked() {
+		return
+	}
 	if f.opts.Throttled(err) {
 		workers = 1
 	}

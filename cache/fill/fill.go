@@ -27,6 +27,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -148,7 +149,7 @@ type Fills struct {
 	mu sync.Mutex // taken before that of a flight
 	// guards following
 	flights map[digest.Digest]*flight
-	doubts  map[digest.Digest]bool // contents of which wrong bytes came, nobody knows from whom
+	doubts  map[digest.Digest][]origin // who had a hand in wrong bytes of a content, while it is not known whose they were
 
 	abandoned atomic.Int32 // how many flights go on although no reader is left
 }
@@ -157,7 +158,7 @@ type Fills struct {
 func New(opts Options) *Fills {
 	ctx, stop := context.WithCancelCause(context.Background())
 	return &Fills{opts: opts, ctx: ctx, stop: stop, flights: make(map[digest.Digest]*flight),
-		doubts: make(map[digest.Digest]bool)}
+		doubts: make(map[digest.Digest][]origin)}
 }
 
 // Close ends the fills in flight, whose readers get ErrClosed, and waits for them. What has landed is parked.
@@ -230,7 +231,7 @@ func (s *Fills) attach(d digest.Digest, expect int64, src Source, part Part) (f 
 	f, joined = s.flights[d]
 	if !joined {
 		f = newFlight(s, d, expect, src, part)
-		f.single = s.doubts[d]
+		f.single = s.doubts[d] != nil
 		s.flights[d] = f
 	}
 	f.refer() // before it runs: a flight without readers may end at once
@@ -243,12 +244,25 @@ func (s *Fills) attach(d digest.Digest, expect int64, src Source, part Part) (f 
 // maxDoubts bounds what is remembered of wrong bytes: more than there are registries that mix right ones with wrong.
 const maxDoubts = 1000
 
-// doubt remembers that wrong bytes of some content came, and that there are several who may have sent them.
-func (s *Fills) doubt(d digest.Digest) {
+// doubt remembers that wrong bytes of some content came, from one of several.
+func (s *Fills) doubt(d digest.Digest, among []origin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.doubts) < maxDoubts {
-		s.doubts[d] = true
+		s.doubts[d] = among
+	}
+}
+
+// resolve takes down who brought all of some content, and right. If one other had a hand in the wrong bytes that had come
+// before, these were its own.
+func (s *Fills) resolve(d digest.Digest, by map[origin]bool) {
+	s.mu.Lock()
+	among := s.doubts[d]
+	delete(s.doubts, d)
+	s.mu.Unlock()
+	others := slices.DeleteFunc(among, func(o origin) bool { return by[o] })
+	if len(by) == 1 && len(others) == 1 {
+		others[0].src.Distrust(others[0].name)
 	}
 }
 
@@ -257,10 +271,10 @@ func (s *Fills) run(f *flight) {
 	err := f.transfer(s.ctx)
 	s.mu.Lock()
 	delete(s.flights, f.digest)
-	if err == nil {
-		delete(s.doubts, f.digest)
-	}
 	s.mu.Unlock()
+	if err == nil && !f.resumed {
+		s.resolve(f.digest, f.origins)
+	}
 	// Forgotten before its readers learn of it: one that comes back at once begins a new flight.
 	readers := f.end(err)
 	report := Report{Digest: f.digest, Size: max(f.sizeNow(), f.expect), Readers: readers, Source: f.src, Err: err}

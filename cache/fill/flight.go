@@ -181,13 +181,12 @@ func (f *flight) leave() {
 		f.attached--
 		f.countLocked(f.attached == 0 && !f.ended)
 		switch {
-		case !f.whole:
-		case f.wantedLocked():
-			f.wholeLocked() // its workers may have stopped while it was one too many
-		default:
+		case !f.wantedLocked():
 			for w := range f.workers {
 				w.cut(errParked) // a source that keeps silent is not waited for
 			}
+		case f.whole:
+			f.wholeLocked() // its workers may have stopped while it was one too many
 		}
 	})
 	f.unref()

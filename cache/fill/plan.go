@@ -30,6 +30,7 @@ type worker struct {
 	src       Source                  // that it asks
 	cut       context.CancelCauseFunc // breaks off its stream
 	beside    int                     // how many there were already when it was added for more speed; 0: it is there for another reason
+	called    bool                    // by a reader that waits for what others would bring too late: no crowd sends it away
 	ending    bool                    // it is one too many, and leaves at its stop
 
 	// For the crowd's looks:
@@ -61,7 +62,7 @@ func (f *flight) wantLocked(want span) {
 			}
 			stop := w.stop
 			w.shorten(want.from) // it is further than a chunk away
-			f.startLocked(span{want.from, stop})
+			f.callLocked(span{want.from, stop})
 			return
 		}
 		if w.pos > want.from {
@@ -69,8 +70,15 @@ func (f *flight) wantLocked(want span) {
 		}
 	}
 	if len(f.workers) < maxWorkers {
-		f.startLocked(span{want.from, max(want.from+1, min(want.to, gap.to))})
+		f.callLocked(span{want.from, max(want.from+1, min(want.to, gap.to))})
 	}
+}
+
+// callLocked starts a worker for a reader that waits.
+func (f *flight) callLocked(job span) {
+	w := f.newWorkerLocked(job)
+	w.called = len(f.workers) > 0
+	f.launchLocked(w, nil)
 }
 
 // wholeLocked makes the fill fetch all of the content.
@@ -78,7 +86,7 @@ func (f *flight) wholeLocked() {
 	f.whole = true
 	if f.file != nil && len(f.workers) == 0 && !f.stopping {
 		if job, ok := f.jobLocked(0); ok {
-			f.startLocked(job)
+			f.launchLocked(f.newWorkerLocked(job), nil)
 		}
 	}
 }
@@ -133,8 +141,12 @@ func (f *flight) landedLocked(w *worker, n int64) {
 // nextLocked takes down how w ended and returns what its goroutine is to do next, if anything.
 func (f *flight) nextLocked(w *worker, err error) *worker {
 	delete(f.workers, w)
-	if err != nil && !f.stopping && !f.survivesLocked(err) {
-		f.failure, f.stopping = err, true // in one moment: no reader starts another in vain
+	if err != nil && !f.stopping {
+		if f.survivesLocked(w, err) {
+			f.strainedLocked(len(f.workers), err)
+		} else {
+			f.failure, f.stopping = err, true // in one moment: no reader starts another in vain
+		}
 	}
 	if f.stopping || !f.whole || !f.wantedLocked() {
 		return nil
@@ -154,20 +166,17 @@ func (f *flight) nextLocked(w *worker, err error) *worker {
 	return next
 }
 
-// survivesLocked reports whether the flight goes on after a worker's error: while others bring the content, what it leaves is
-// for them, or for whoever waits for it.
-func (f *flight) survivesLocked(err error) bool {
-	if errors.Is(err, ErrStorage) || len(f.workers) == 0 {
-		return false
-	}
-	f.strainedLocked(len(f.workers), err)
-	return true
+// survivesLocked reports whether the flight goes on after an error of w's: while others bring the content, what it leaves is
+// for them, or for whoever waits for it. A last word that w got on behalf of all is the flight's.
+func (f *flight) survivesLocked(w *worker, err error) bool {
+	lastWord := w.beside == 0 && !w.ending && f.opts.Final(err)
+	return len(f.workers) > 0 && !errors.Is(err, ErrStorage) && !lastWord
 }
 
-// activeLocked is how many workers are there to stay.
+// activeLocked is how many workers the crowd has.
 func (f *flight) activeLocked() (n int) {
 	for w := range f.workers {
-		if !w.ending {
+		if !w.ending && !w.called {
 			n++
 		}
 	}
@@ -181,7 +190,7 @@ func (f *flight) widenLocked() {
 	}
 	for w := range f.workers {
 		if gap := f.have.gap(w.pos, f.size); !w.ending && gap.from == w.pos && w.pos < w.stop {
-			w.stop, w.beside = gap.to, 0
+			w.stop, w.beside, w.called = gap.to, 0, false
 		}
 	}
 }

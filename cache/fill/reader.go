@@ -101,14 +101,14 @@ func (r *Reader) Hasher(n int64) (hash.Hash, error) {
 	if landed < n {
 		return nil, nil
 	}
-	r.f.hashing.Lock()
-	defer r.f.hashing.Unlock()
 	h, hashed := r.f.digest.Algorithm().Hash(), int64(0)
+	r.f.hashing.Lock()
 	if cloner, ok := r.f.hasher.(hash.Cloner); ok && r.f.hashed <= n {
 		if clone, err := cloner.Clone(); err == nil {
 			h, hashed = clone, r.f.hashed
 		}
 	}
+	r.f.hashing.Unlock()
 	if got, err := io.Copy(h, io.NewSectionReader(r.f.file, hashed, n-hashed)); err != nil || got < n-hashed {
 		return nil, errors.Join(errors.New("fill: what has landed can't be read"), err)
 	}

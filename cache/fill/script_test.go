@@ -216,36 +216,35 @@ func TestClaimedSizeIsNoSourcesLie(t *testing.T) {
 	})
 }
 
+// TestWhoLiedShowsWhenOneSendsAll has two origins bring wrong content between them: who of them it was shows when the next
+// time one of them alone brings all of it, be it right or wrong.
 func TestWhoLiedShowsWhenOneSendsAll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		content, _ := random(48 << 20)
-		wrong := bytes.Clone(content)
-		wrong[len(wrong)-1]++
-		src := &script{}
-		src.answer = func(ctx context.Context, r Request) (Stream, error) {
-			s := src.flow(ctx, content, r, 4<<20, 0)
-			if r.Beside == 0 {
-				s = src.flow(ctx, wrong, r, 4<<20, 0)
-				s.Origin = "liar"
-				src.mu.Lock()
-				src.open--
-				src.mu.Unlock()
+	for _, alone := range []string{"liar", "honest"} {
+		synctest.Test(t, func(t *testing.T) {
+			content, _ := random(48 << 20)
+			wrong := make([]byte, len(content))
+			src := &script{}
+			src.answer = func(ctx context.Context, r Request) (Stream, error) {
+				lies := (alone == "liar") == (r.Beside == 0)
+				s := src.flow(ctx, content, r, 4<<20, 0)
+				if s.Origin = "honest"; lies {
+					s.Origin = "liar"
+					s.Body.(*flow).b = wrong[:len(s.Body.(*flow).b)]
+				}
+				return s, nil
 			}
-			return s, nil
-		}
-		w := newWorld(t)
-		for i := range 2 {
-			if _, err := readAll(t, w, content, src); err == nil {
-				break // the byte happened to come from the other
+			w := newWorld(t)
+			if _, err := readAll(t, w, content, src); !errors.Is(err, ErrDigest) || len(src.distrusted) > 0 {
+				t.Errorf("%v; distrusted at once: %v", err, src.distrusted)
 			}
-			if i == 0 && len(src.distrusted) > 0 {
-				t.Errorf("distrusted at once: %v", src.distrusted)
+			if _, err := readAll(t, w, content, src); (err == nil) != (alone == "honest") {
+				t.Errorf("%s alone: %v", alone, err)
 			}
-		}
-		if len(src.distrusted) > 1 || len(src.distrusted) == 1 && src.distrusted[0] != "liar" {
-			t.Errorf("distrusted: %v", src.distrusted)
-		}
-	})
+			if len(src.distrusted) != 1 || src.distrusted[0] != "liar" {
+				t.Errorf("distrusted: %v", src.distrusted)
+			}
+		})
+	}
 }
 
 func TestSourcesOfOthersUseUpNoTries(t *testing.T) {

@@ -50,9 +50,13 @@ func (f *flight) snapshot() []byte {
 	for _, have := range f.have {
 		s.Spans = append(s.Spans, [2]int64{have.from, have.to})
 	}
+	return s.marshal()
+}
+
+func (s state) marshal() []byte {
 	b, err := json.Marshal(s)
 	if err != nil {
-		panic(err) // numbers and bytes always marshal
+		panic(err) // numbers, strings and bytes always marshal
 	}
 	return b
 }
@@ -84,8 +88,10 @@ func (f *flight) takeUp() (file File, b []byte, have spans, size int64) {
 	f.saved, f.validator, f.resumed = have.total(), s.Validator, true
 	if intact {
 		f.hasher, f.hashed = hasher, s.Hashed
-	} // else what lies there is hashed anew, for what it is
-	return file, b, have, s.Size
+		return file, b, have, s.Size
+	}
+	s.Hashed, s.Hash = 0, nil // what lies there is hashed anew, for what it is; also if it is parked again first
+	return file, s.marshal(), have, s.Size
 }
 
 var errState = errors.New("fill: ill-formed state")

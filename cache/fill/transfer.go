@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -202,8 +204,8 @@ func (f *flight) finish() error {
 }
 
 // blame tells on who has sent content that does not match its digest, if that is beyond doubt. If several had a hand in
-// it, the next flight for the content has one worker at a time, so that one alone is to blame. Nobody is if the size was
-// what somebody claimed and no source has stated, or if what was parked may have changed where it lay.
+// it, the next flight for the content has one worker at a time, so that one alone brings it, right or wrong. Nobody is to
+// blame if the size was what somebody claimed and no source has stated, or if what was parked may have changed where it lay.
 func (f *flight) blame() {
 	switch {
 	case !f.stated, f.resumed:
@@ -212,7 +214,7 @@ func (f *flight) blame() {
 			o.src.Distrust(o.name)
 		}
 	default:
-		f.all.doubt(f.digest)
+		f.all.doubt(f.digest, slices.Collect(maps.Keys(f.origins)))
 	}
 }
 
@@ -237,18 +239,20 @@ func (f *flight) hash(buf []byte, from int64) {
 	}
 }
 
-// hashRest hashes what others have landed after what this worker has, which they leave to whoever comes first.
+// hashRest hashes what others have landed after what this worker has, which they leave to whoever comes first. It lets go in
+// between: the others stop to take the hasher down now and then.
 func (f *flight) hashRest() {
+	for f.hashSome() {
+	}
+}
+
+func (f *flight) hashSome() (more bool) {
 	f.hashing.Lock()
 	defer f.hashing.Unlock()
-	for {
-		f.mu.Lock()
-		end := min(f.have.end(f.hashed), f.hashed+4*chunk)
-		f.mu.Unlock()
-		if f.file == nil || end <= f.hashed || f.ctx.Err() != nil || f.catchUp(end) != nil {
-			return
-		}
-	}
+	f.mu.Lock()
+	end := min(f.have.end(f.hashed), f.hashed+4*chunk)
+	f.mu.Unlock()
+	return f.file != nil && end > f.hashed && f.ctx.Err() == nil && f.catchUp(end) == nil
 }
 
 // catchUp hashes what has landed before to, reading it from the file. It is called with hashing held.

@@ -23,9 +23,6 @@ const (
 	progress = 64 << 10
 )
 
-// startLocked starts a worker for a job.
-func (f *flight) startLocked(job span) { f.launchLocked(f.newWorkerLocked(job), nil) }
-
 func (f *flight) newWorkerLocked(job span) *worker {
 	return &worker{pos: job.from, stop: job.to, seen: job.from, src: f.sources[0], cut: func(error) {}}
 }
@@ -214,9 +211,15 @@ func (f *flight) answeredLocked(src Source, s Stream) {
 func (f *flight) request(w *worker, cut context.CancelCauseFunc) (req Request, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.wantedLocked() {
+		w.stop = w.pos
+	}
 	left := w.stop - w.pos
 	if left <= 0 {
 		return req, false
+	}
+	if len(f.workers) == 1 {
+		w.beside = 0
 	}
 	req = Request{Offset: w.pos, Beside: w.beside, Waiting: f.awaited, Validator: f.validator}
 	if f.windowed {

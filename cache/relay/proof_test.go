@@ -110,3 +110,17 @@ func TestProofIsOfWhatWasRead(t *testing.T) {
 		expectEnd(t, second, content[8<<20:])
 	})
 }
+
+// What a fill has read, or another transfer has brought, is nobody's fault who only brings the rest.
+func TestWhoBroughtTheRestAloneIsNotToldOn(t *testing.T) {
+	content, d := random(1 << 20)
+	wrong := bytes.Clone(content[:5000])
+	wrong[0]++
+	w := newWorld(t, 0)
+	src := w.source(content)
+	r := w.join(d, src, after(wrong))
+	defer r.Close()
+	if _, err := io.ReadAll(r); !errors.Is(err, ErrDigest) || len(src.distrusted) > 0 {
+		t.Errorf("%v; told on: %v", err, src.distrusted)
+	}
+}

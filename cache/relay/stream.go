@@ -69,6 +69,7 @@ type stream struct {
 
 	proof    // of what has been read: at is the position
 	body     io.ReadCloser
+	began    int64    // the position at first
 	origins  []string // who has sent of it
 	failures int      // in a row
 	since    int64    // the position at which they are counted from
@@ -82,7 +83,7 @@ func newStream(r *Reader, from proof, final func(error) bool) *stream {
 	pause.InitialInterval = 200 * time.Millisecond
 	pause.Multiplier = 2
 	s := &stream{ctx: r.ctx, src: r.src, final: final, digest: r.digest, expect: r.expect, size: r.size, to: r.until(),
-		proof: from, since: from.at, pause: pause}
+		proof: from, began: from.at, since: from.at, pause: pause}
 	if s.size >= 0 {
 		s.to = min(s.to, s.size)
 	}
@@ -185,11 +186,10 @@ func (s *stream) open() error {
 	return err
 }
 
-// distrust tells the source who has sent what does not match the digest: which of several it was shows when they send all
-// of it.
+// distrust tells the source who has sent what does not match the digest, if all of it came from one.
 func (s *stream) distrust() {
-	for _, origin := range s.origins {
-		s.src.Distrust(origin)
+	if s.began == 0 && len(s.origins) == 1 {
+		s.src.Distrust(s.origins[0])
 	}
 }
 
