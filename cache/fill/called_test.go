@@ -58,7 +58,7 @@ func TestReaderAheadOfAWholeGetsItsWorker(t *testing.T) {
 		w := newWorld(t)
 		a := join(t, w, d, src)
 		defer a.Close()
-		time.Sleep(3 * time.Second)
+		elapse(3 * time.Second)
 		b, _, err := w.Join(t.Context(), d, int64(len(content)), src, Part{From: 48 << 20, To: 49 << 20, Ranged: true})
 		if err != nil {
 			t.Fatal(err)
@@ -134,7 +134,7 @@ func TestThrottledRangeLeavesTheOthersAlone(t *testing.T) {
 				w.part(t, d, src, content, from, from+16<<20)
 				done <- true
 			}()
-			time.Sleep(100 * time.Millisecond)
+			elapse(100 * time.Millisecond)
 		}
 		for range 5 {
 			<-done
@@ -171,7 +171,7 @@ func TestNobodyIsAskedAfterAPause(t *testing.T) {
 			t.Fatal(err)
 		}
 		io.ReadFull(r, make([]byte, 8<<20))
-		time.Sleep(50 * time.Millisecond)
+		elapse(50 * time.Millisecond)
 		asked := src.requests()
 		r.Close()
 		began := time.Now()
@@ -273,9 +273,9 @@ func TestSilentSourceIsNotWaitedForByRanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		r.Close()
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		if w.Stats().Flights > 0 {
 			t.Error("it is waited for")
 		}

@@ -172,7 +172,7 @@ func (m *model) wander(rng *rand.Rand) {
 			m.t.Errorf("%v", err)
 		}
 		leave()
-		time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
+		elapse(time.Duration(rng.IntN(300)) * time.Millisecond)
 	}
 }
 

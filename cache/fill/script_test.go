@@ -190,7 +190,7 @@ func TestNobodyAsksForWhatNobodyWants(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(3 * time.Second)
+		elapse(3 * time.Second)
 		r.Close()
 		asked := src.requests()
 		w.idle()
