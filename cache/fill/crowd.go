@@ -77,13 +77,12 @@ func (c *crowd) look(landed, missing int64, workers int) {
 
 func (c *crowd) mean() int64 { return (c.rates[0] + c.rates[1]) / 2 }
 
-// share is what each of so many workers is to land in a look: what they do on average, or did a moment ago. When most have
+// learn takes down what each of so many workers lands in a look: what they do on average, or did a moment ago. When most have
 // brought theirs and left, those that remain may be the ones that are stuck.
-func (c *crowd) share(workers int) int64 {
+func (c *crowd) learn(workers int) {
 	if workers > 1 {
 		c.usual = max(c.usual-c.usual/fading, c.mean()/int64(workers))
 	}
-	return c.usual
 }
 
 // pays reports whether those on trial bring at least half of what they could bring at best.
@@ -125,7 +124,8 @@ func (f *flight) tune() {
 // lookLocked takes in that so much has landed since the last look.
 func (f *flight) lookLocked(landed int64) {
 	f.crowd.look(landed, f.size-f.have.total(), f.activeLocked())
-	share := f.crowd.share(len(f.workers))
+	f.crowd.learn(len(f.workers))
+	share := f.crowd.usual
 	for w := range f.workers {
 		w.rate = (w.rate + w.pos - w.seen) / 2
 		w.seen = w.pos
@@ -179,7 +179,7 @@ func (f *flight) growLocked() {
 // shrinkLocked has workers end that are more than the crowd wants: what they had before them is for the others. Those that are
 // much slower than the rest go first, else those that came last. One that is stuck is not waited for.
 func (f *flight) shrinkLocked() {
-	share := f.crowd.share(len(f.workers))
+	share := f.crowd.usual
 	for active := f.activeLocked(); active > f.crowd.want; active-- {
 		var first *worker
 		slow := func(w *worker) bool { return w.rate*2 < share }
