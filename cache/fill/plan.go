@@ -141,14 +141,20 @@ func (f *flight) landedLocked(w *worker, n int64) {
 // nextLocked takes down how w ended and returns what its goroutine is to do next, if anything.
 func (f *flight) nextLocked(w *worker, err error) *worker {
 	delete(f.workers, w)
-	if err != nil && !f.stopping {
-		if f.survivesLocked(w, err) {
-			f.strainedLocked(len(f.workers), err)
-		} else {
-			f.failure, f.stopping = err, true // in one moment: no reader starts another in vain
+	switch {
+	case f.stopping:
+		return nil
+	case err != nil && !f.survivesLocked(w, err):
+		f.failure, f.stopping = err, true // in one moment: no reader starts another in vain
+		return nil
+	case err != nil:
+		f.strainedLocked(f.activeLocked(), err)
+		if len(f.workers) > 0 {
+			f.widenLocked()
+			return nil // it would only meet the same again, and at once
 		}
 	}
-	if f.stopping || !f.whole || !f.wantedLocked() {
+	if !f.whole || !f.wantedLocked() {
 		return nil
 	}
 	job, more := f.jobLocked(w.pos)
@@ -166,11 +172,16 @@ func (f *flight) nextLocked(w *worker, err error) *worker {
 	return next
 }
 
-// survivesLocked reports whether the flight goes on after an error of w's: while others bring the content, what it leaves is
-// for them, or for whoever waits for it. A last word that w got on behalf of all is the flight's.
+// survivesLocked reports whether the flight goes on after an error of w's: what one leaves that was there for speed, or that
+// had others beside it, is for them, or for whoever waits for it. A last word that was got on behalf of all is the flight's.
 func (f *flight) survivesLocked(w *worker, err error) bool {
-	lastWord := w.beside == 0 && !w.ending && f.opts.Final(err)
-	return len(f.workers) > 0 && !errors.Is(err, ErrStorage) && !lastWord
+	switch {
+	case errors.Is(err, ErrStorage):
+		return false
+	case w.beside > 0, w.ending: // though the others may have left just now
+		return true
+	}
+	return len(f.workers) > 0 && !f.opts.Final(err)
 }
 
 // activeLocked is how many workers the crowd has.
