@@ -177,7 +177,7 @@ func TestTransferWaitsOnlyForReadersThatAreNotSlow(t *testing.T) {
 					expectEnd(t, other, content)
 				}()
 				for at := 0; at < len(content); at += chunk {
-					time.Sleep(test.pause)
+					<-time.After(test.pause) // by the clock of the bubble
 					expect(t, pausing, content[at:at+chunk])
 				}
 				if n := len(src.requests()); n != test.requests {
