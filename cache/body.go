@@ -38,6 +38,20 @@ func (b *body) Read(p []byte) (int, error) {
 	return b.past.Read(p)
 }
 
+// Send is Read, but writes what it has read to w, at most so many bytes, in the cheapest way that there is.
+func (b *body) Send(w io.Writer, most int64) (int64, error) {
+	if b.past == nil {
+		n, err := b.Reader.Send(w, most)
+		if n > 0 || !errors.Is(err, fill.ErrStorage) {
+			return n, err
+		}
+		if err := b.switchOver(); err != nil {
+			return 0, err
+		}
+	}
+	return io.CopyN(w, b.past, most)
+}
+
 // switchOver goes on past the cache. What was read before is unverified yet: its hash goes along, so that the last byte
 // depends on all of it, whoever brings the rest. Nobody who has read from the start goes on without.
 func (b *body) switchOver() error {

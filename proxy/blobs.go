@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -37,7 +38,7 @@ func (p *Proxy) blob(w http.ResponseWriter, r *http.Request, c *call) error {
 	}
 	content, free := b.Content, b.Close
 	if _, file := content.(*os.File); !file { // a file goes as it is: sendfile, and reads after Close fail by themselves
-		w = flushing{w}
+		w = streaming{w}
 		l := &lent{leave: leave, content: b.Content, free: b.Close}
 		content, free = l, l.Close
 	}
@@ -91,16 +92,32 @@ func (l *lent) Close() error {
 	return l.free()
 }
 
-// flushing sends on at once what is written to it, the header first: content that is still landing may pause at any byte,
-// and what is here should not wait in a buffer meanwhile. It has no ReadFrom, so that each write is seen.
-type flushing struct{ http.ResponseWriter }
+// send has the content write what comes next to w, at most so many bytes.
+func (l *lent) send(w io.Writer, most int64) (int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch content := l.content.(type) {
+	case nil:
+		return 0, os.ErrClosed
+	case interface {
+		Send(io.Writer, int64) (int64, error)
+	}:
+		return content.Send(w, most)
+	default:
+		return io.CopyN(w, content, most)
+	}
+}
 
-func (w flushing) WriteHeader(status int) {
+// streaming sends on at once what is written to it, the header first: content that is still landing may pause at any byte,
+// and what is here should not wait in a buffer meanwhile.
+type streaming struct{ http.ResponseWriter }
+
+func (w streaming) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 	_ = w.flush() // the first Write will tell
 }
 
-func (w flushing) Write(p []byte) (int, error) {
+func (w streaming) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
 	if err == nil {
 		err = w.flush()
@@ -108,7 +125,40 @@ func (w flushing) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (w flushing) flush() error { return http.NewResponseController(w.ResponseWriter).Flush() }
+func (w streaming) flush() error { return http.NewResponseController(w.ResponseWriter).Flush() }
+
+// firstPiece is how much of content that is landing a client gets before all others who wait for it have got as much: what
+// has landed by then may take a socket a millisecond to take, and a crowd of clients a hundred of these.
+const firstPiece = 64 << 10
+
+// ReadFrom is how http.ServeContent sends a range of content: what has landed of it goes from its file to the socket.
+func (w streaming) ReadFrom(src io.Reader) (n int64, err error) {
+	part, ok := src.(*io.LimitedReader)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{w}, src)
+	}
+	content, ok := part.R.(*lent)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{w}, src)
+	}
+	for most := int64(firstPiece); part.N > 0 && err == nil; most = part.N {
+		var sent int64
+		sent, err = content.send(socket{w}, min(most, part.N))
+		part.N -= sent
+		if n += sent; n == sent {
+			runtime.Gosched()
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
+
+// socket is a streaming writer that takes files as the connection below it does.
+type socket struct{ streaming }
+
+func (s socket) ReadFrom(src io.Reader) (int64, error) { return io.Copy(s.ResponseWriter, src) }
 
 // serve answers with content that a digest stands for: ranges, conditions and HEAD are http.ServeContent's work, whether
 // the content is a file or still on its way. A body that stops short cuts the connection, so that nobody takes it for whole.

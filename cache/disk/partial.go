@@ -32,6 +32,26 @@ func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Reopen opens the content once more, for reading at a position of its own; the caller closes that. The error is
+// fs.ErrNotExist if it has no name any more. A name of its may be another's by now: what it names is looked at.
+func (p *Partial) Reopen() (*os.File, error) {
+	own, err := p.Stat()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{p.name, blobPath(p.digest)} { // in the order in which it gets them
+		f, err := p.store.root.Open(name)
+		if err != nil {
+			continue
+		}
+		if is, err := f.Stat(); err == nil && os.SameFile(own, is) {
+			return f, nil
+		}
+		f.Close()
+	}
+	return nil, fs.ErrNotExist
+}
+
 // releaseLocked gives the reservation back; to is where it goes, if anywhere. It is called with the store's lock held.
 func (p *Partial) releaseLocked(to *int64) {
 	p.store.landing -= blocks(p.size)

@@ -27,6 +27,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -78,6 +79,8 @@ type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
+	// Reopen opens it once more, for reading at a position of its own. It may fail.
+	Reopen() (*os.File, error)
 	// Commit makes the whole content visible under its digest. After an error it was discarded.
 	Commit() error
 	// Discard gives it up.

@@ -218,7 +218,7 @@ func (m *model) read(ctx context.Context, d digest.Digest, rng *rand.Rand) error
 			want = want[:rng.Int64N(int64(len(want))+1)] // it leaves early
 		}
 		got := make([]byte, len(want))
-		if n, err := io.ReadFull(r, got); err != nil {
+		if n, err := readFull(r, got, rng); err != nil {
 			if !bytes.Equal(got[:n], want[:n]) {
 				return fmt.Errorf("wrong bytes before %v", err)
 			}
@@ -231,6 +231,25 @@ func (m *model) read(ctx context.Context, d digest.Digest, rng *rand.Rand) error
 		at.to = min(size, at.from+1+rng.Int64N(1<<20))
 	}
 	return nil
+}
+
+// readFull fills p by both ways to read, in turns.
+func readFull(r *Reader, p []byte, rng *rand.Rand) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		if rng.IntN(2) == 0 {
+			m, err = r.Read(p[n:])
+		} else {
+			var sent bytes.Buffer
+			_, err = r.Send(&sent, 1+rng.Int64N(int64(len(p)-n)))
+			m = copy(p[n:], sent.Bytes())
+		}
+		n += m
+	}
+	if n == len(p) {
+		err = nil
+	}
+	return n, err
 }
 
 // evict removes what is kept: what is fetched from then on is not fetched twice.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"os"
 )
 
 // Reader reads a fill's content while it lands. It is for one goroutine; Close frees it.
@@ -15,6 +16,9 @@ type Reader struct {
 	pos  int64
 
 	toTheEnd bool // it reads on to the end, wherever it begins
+
+	own   *os.File // of its own, to be sent from; nil until it is
+	ownAt int64    // its position
 
 	want   span  // what it said it would read, as far as it has not been asked for
 	window int64 // how much was last asked for beyond that
@@ -48,22 +52,66 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	var n int64
-	err := r.f.await(r.ctx, func() bool {
+	n, err := r.landed(int64(len(p)))
+	if err != nil {
+		return 0, err
+	}
+	m, err := r.f.file.ReadAt(p[:n], r.pos)
+	r.pos += int64(m)
+	return m, err
+}
+
+// Send is Read, but writes to w, once, what it has read: at most so many bytes. If w can take them from a file, as sockets
+// do, they never come into this process.
+func (r *Reader) Send(w io.Writer, most int64) (int64, error) {
+	if r.pos >= r.size {
+		return 0, io.EOF
+	}
+	n, err := r.landed(most)
+	if err != nil {
+		return 0, err
+	}
+	from := &io.LimitedReader{R: io.NewSectionReader(r.f.file, r.pos, n), N: n}
+	if own := r.positioned(); own != nil {
+		from.R = own
+	}
+	sent, err := io.Copy(w, from)
+	r.pos += sent
+	if r.ownAt = r.pos; err != nil {
+		r.ownAt = -1 // more may have been read than was sent
+	}
+	if err == nil && sent < n {
+		err = io.ErrUnexpectedEOF // the file was cut short
+	}
+	return sent, err
+}
+
+// positioned returns a file of the reader's own at its position, or nil if there can be none.
+func (r *Reader) positioned() *os.File {
+	if r.own == nil {
+		own, err := r.f.file.Reopen()
+		if err != nil {
+			return nil
+		}
+		r.own, r.ownAt = own, 0
+	}
+	if r.ownAt != r.pos {
+		if _, err := r.own.Seek(r.pos, io.SeekStart); err != nil {
+			return nil
+		}
+	}
+	return r.own
+}
+
+// landed waits until something has landed at the position, and returns how many bytes follow there, at most so many.
+func (r *Reader) landed(most int64) (n int64, err error) {
+	err = r.f.await(r.ctx, func() bool {
 		if n = r.f.readableLocked(r.pos, r.toTheEnd) - r.pos; n <= 0 {
 			r.f.wantLocked(r.next())
 		}
 		return n > 0
 	})
-	if err != nil {
-		return 0, err
-	}
-	if n < int64(len(p)) {
-		p = p[:n]
-	}
-	m, err := r.f.file.ReadAt(p, r.pos)
-	r.pos += int64(m)
-	return m, err
+	return min(n, most), err
 }
 
 // next is what to ask for at the position.
@@ -133,5 +181,8 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 // Close detaches the reader; a fill of the whole goes on.
 func (r *Reader) Close() error {
 	r.f.leave()
+	if r.own != nil {
+		return r.own.Close()
+	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -149,6 +150,8 @@ func (f *memFile) Park(state []byte) error {
 	f.w.parked[f.d] = parked{b: f.b, state: state}
 	return nil
 }
+
+func (f *memFile) Reopen() (*os.File, error) { return nil, errors.New("it lies in memory") }
 
 func (f *memFile) Save([]byte) error { return nil }
 
