@@ -41,9 +41,14 @@ func (c *Cache) known(r *remote, repo Repository, d digest.Digest) (t title, ok 
 	return title{Member: m, proven: proven, c: c, r: r, repo: repo, d: d}, ok
 }
 
-// prove makes sure that the title is more than a claim.
+// prove makes sure that the title is more than a claim. Since it was looked up, upstream may have shown the content: to who
+// leads the transfer that this is about, more often than not.
 func (t *title) prove(ctx context.Context) error {
 	if t.proven {
+		return nil
+	}
+	if now, ok := t.c.known(t.r, t.repo, t.d); ok && now.proven {
+		t.Member, t.proven = now.Member, true
 		return nil
 	}
 	return t.confirm(ctx)
