@@ -6,36 +6,45 @@ import (
 )
 
 const (
-	// lookEvery is how often the rate is looked at: long enough for a mean over many reads, short enough that a blob of
-	// a hundred megabytes has its connections while it still matters.
-	lookEvery = 250 * time.Millisecond
+	// A fill is looked at when it is an eighth older than at the last look, within these bounds: often at first, so that
+	// a blob of twenty megabytes has its connections while it still matters; later for means over many round trips. So little
+	// that the grain of single reads shows is looked at as seldom as can be.
+	firstLook = 40 * time.Millisecond
+	lastLook  = 250 * time.Millisecond
+	grain     = 2 * chunk
 
-	// trialLooks is how many looks further workers have to show that they are worth it: a connection over a long line
-	// takes a second or two until it runs at its full speed.
-	trialLooks = 12
+	// trialFor is how long further workers have to show that they are worth it: a connection over a long line takes a
+	// second or two until it runs at its full speed.
+	trialFor = 3 * time.Second
 
-	// restLooks is how many looks pass after the first trial that brought nothing, before the next: half a minute. After
-	// each further one it is twice as many.
-	restLooks = 120
+	// restFor is how long it takes from the first trial that brought nothing to the next. After each further one it is twice
+	// as long.
+	restFor = 30 * time.Second
 
-	// worthLooks is how long, in looks at the present rate, the rest must take for more workers to be worth a trial.
-	worthLooks = 6
+	// worthFor is how long the rest must take at the present rate for more workers to be worth a trial, and worthOn if the
+	// last trial paid. Nor are they if it takes only few times what it took the source to answer.
+	worthFor     = 750 * time.Millisecond
+	worthOn      = 200 * time.Millisecond
+	worthAnswers = 4
 
-	// laggardLooks is how many looks a worker has to show that it keeps up: three seconds, more than it takes to begin.
-	laggardLooks = 12
+	// steady is the ratio of two looks in a row above which a worker is still getting faster by itself.
+	steady = 1.25
+
+	// laggardFor is how long a worker has to show that it keeps up: more than it takes to begin.
+	laggardFor = 3 * time.Second
 
 	// laggardShare is how much slower than the others on average it may be. Connections over one line differ, but hardly by
 	// that much unless one of them is stuck: readers from the start may be waiting for just what it was to bring.
 	laggardShare = 8
 
-	// fading is how fast what was usual is forgotten: by half in five seconds.
-	fading = 32
+	// fading is how long it takes until most of what was usual is forgotten.
+	fading = 7 * time.Second
 )
 
 // The segments that workers side by side fetch one after the other, the lowest first, so that readers from the start
 // never wait for long. They shrink towards the end, so that all workers end at about the same time.
 const (
-	minSegment = 2 << 20
+	minSegment = 1 << 20
 	maxSegment = 32 << 20
 )
 
@@ -44,97 +53,136 @@ var errSlow = errors.New("fill: a connection was much slower than those beside i
 
 // crowd decides how many workers fetch a whole side by side. One is the rule. More are added while they raise the rate at
 // which content lands, as they do where a connection is limited and the line is not; those that did not are given back.
+// Rates are in bytes a second.
 type crowd struct {
-	want  int      // how many there are to be
-	rates [2]int64 // what landed in the latest two looks
-	base  int64    // what landed in a look before those on trial were added
-	trial int      // how many were added last, and have to show what they bring
-	seen  int      // looks since then
-	rest  int      // looks until the next trial
-	vain  int      // trials that brought nothing
-	usual int64    // what one of several landed in a look, lately
+	habit
+	rates   [2]float64    // in the latest two looks
+	base    float64       // before those on trial were added
+	trial   int           // how many were added last, and have to show what they bring
+	began   time.Time     // the trial
+	seen    int           // looks since then
+	worth   time.Duration // how long the rest must take
+	answers time.Duration // how long the source took to answer
+	usual   float64       // what one of several brought, lately
+	origin  string        // that it is about
 }
 
+func newCrowd() crowd { return crowd{habit: habit{want: 1}, worth: worthFor} }
+
 // look takes in what has landed since the last look, when there were so many workers and so much was missing.
-func (c *crowd) look(landed, missing int64, workers int) {
-	c.rates = [2]int64{landed, c.rates[0]}
-	c.rest--
+func (c *crowd) look(now time.Time, took time.Duration, landed, missing int64, workers int) {
+	c.rates = [2]float64{float64(landed) / took.Seconds(), c.rates[0]}
 	c.seen++
 	switch {
 	case c.trial == 0:
 	case c.seen >= 2 && c.pays():
-		c.trial = 0
-	case c.seen >= trialLooks:
-		c.backTo(c.want - c.trial)
+		c.trial, c.vain, c.at, c.worth = 0, 0, now, worthOn
+	case now.Sub(c.began) >= trialFor:
+		c.backTo(now, c.want-c.trial)
 	}
 	more := min(workers, maxWorkers-workers)
-	ready := c.trial == 0 && c.rest <= 0 && c.rates[1] > 0 && workers >= c.want
-	if ready && more > 0 && missing >= c.mean()*worthLooks {
+	ready := c.trial == 0 && !now.Before(c.rest) && workers >= c.want && c.rates[1] > 0 && c.rates[0] <= steady*c.rates[1]
+	worth := max(c.worth, worthAnswers*c.answers)
+	if ready && more > 0 && float64(missing) >= c.mean()*worth.Seconds() {
 		c.base = max(c.rates[0], c.rates[1])
-		c.want, c.trial, c.seen = workers+more, more, 0
+		c.want, c.trial, c.began, c.seen = workers+more, more, now, 0
 	}
 }
 
-func (c *crowd) mean() int64 { return (c.rates[0] + c.rates[1]) / 2 }
+func (c *crowd) mean() float64 { return (c.rates[0] + c.rates[1]) / 2 }
 
-// learn takes down what each of so many workers lands in a look: what they do on average, or did a moment ago. When most have
-// brought theirs and left, those that remain may be the ones that are stuck.
-func (c *crowd) learn(workers int) {
+// learn takes down what each of so many workers brings: what they do on average, or did a moment ago. When most have brought
+// theirs and left, those that remain may be the ones that are stuck.
+func (c *crowd) learn(took time.Duration, workers int) {
 	if workers > 1 {
-		c.usual = max(c.usual-c.usual/fading, c.mean()/int64(workers))
+		c.usual = max(c.usual*(1-took.Seconds()/fading.Seconds()), c.mean()/float64(workers))
 	}
 }
 
 // pays reports whether those on trial bring at least half of what they could bring at best.
 func (c *crowd) pays() bool {
 	best := float64(c.want) / float64(c.want-c.trial)
-	return float64(c.mean()) >= float64(c.base)*(1+best)/2
+	return c.mean() >= c.base*(1+best)/2
 }
 
 // backTo ends a trial: there are to be so many workers, if not fewer already, and no trial for a while.
-func (c *crowd) backTo(want int) {
+func (c *crowd) backTo(now time.Time, want int) {
 	if c.trial > 0 {
 		c.vain++
 	}
-	c.want, c.trial = max(1, min(c.want, want)), 0
-	c.rest = restLooks << min(max(0, c.vain-1), 10)
+	c.want, c.trial, c.at = max(1, min(c.want, want)), 0, now
+	c.rest = now.Add(restFor << min(max(0, c.vain-1), 10))
+}
+
+// settled is what there is to be learnt from the crowd at the moment, if anything: not from a trial under way.
+func (c *crowd) settled() (h habit, ok bool) {
+	h = c.habit
+	h.want -= c.trial
+	return h, !h.at.IsZero()
+}
+
+// beginCrowdLocked lets the crowd begin with what is known of the origin that has answered, after so long.
+func (f *flight) beginCrowdLocked(origin string, answered time.Duration) {
+	f.crowd.answers, f.crowd.origin = answered, origin
+	if f.size <= minSegment*maxWorkers {
+		return
+	}
+	if h, ok := f.all.habits.recall(origin, time.Now()); ok {
+		f.crowd.habit = h
+		f.crowd.at = time.Time{} // it is not this crowd's own
+		if h.want > 1 {
+			f.crowd.worth = worthOn
+		}
+		if f.crowdedLocked() {
+			f.growLocked()
+		}
+	}
 }
 
 // tune looks at the rate until the workers are to end.
 func (f *flight) tune() {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	var last int64
+	next := time.NewTimer(firstLook)
+	defer next.Stop()
+	began := time.Now()
+	last, at := f.landedNow(), began
 	for {
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-f.ctx.Done():
 			return
 		}
+		now := time.Now()
+		age, took := now.Sub(began), now.Sub(at)
 		f.mu.Lock()
 		total := f.have.total()
-		if last > 0 && f.crowdedLocked() {
-			f.lookLocked(total - last)
+		due := total-last >= grain || took >= lastLook
+		if due && f.crowdedLocked() {
+			f.lookLocked(now, took, total-last)
 		}
-		last = total
 		f.mu.Unlock()
+		if due {
+			last, at = total, now
+		}
+		next.Reset(max(firstLook, min(lastLook, age/8)))
 	}
 }
 
 // lookLocked takes in that so much has landed since the last look.
-func (f *flight) lookLocked(landed int64) {
-	f.crowd.look(landed, f.size-f.have.total(), f.activeLocked())
-	f.crowd.learn(len(f.workers))
-	share := f.crowd.usual
+func (f *flight) lookLocked(now time.Time, took time.Duration, landed int64) {
+	f.crowd.look(now, took, landed, f.size-f.have.total(), f.activeLocked())
+	f.crowd.learn(took, len(f.workers))
+	if h, ok := f.crowd.settled(); ok {
+		f.all.habits.learn(f.crowd.origin, h)
+	}
 	for w := range f.workers {
-		w.rate = (w.rate + w.pos - w.seen) / 2
+		w.rate = (w.rate + float64(w.pos-w.seen)/took.Seconds()) / 2
 		w.seen = w.pos
-		if w.slow++; w.rate*laggardShare >= share {
-			w.slow = 0
+		if w.rate*laggardShare >= f.crowd.usual {
+			w.kept = now
 		}
-		if w.slow >= laggardLooks {
+		if now.Sub(w.kept) >= laggardFor {
 			w.cut(errSlow)
-			w.slow, f.crowd.usual = 0, 0 // others may be no faster now
+			w.kept, f.crowd.usual = now, 0 // others may be no faster now
 		}
 	}
 	f.shrinkLocked()
@@ -207,6 +255,6 @@ func (f *flight) strainedLocked(workers int, err error) {
 	if f.opts.Throttled(err) {
 		workers = 1
 	}
-	f.crowd.backTo(workers)
+	f.crowd.backTo(time.Now(), workers)
 	f.shrinkLocked()
 }

@@ -174,7 +174,11 @@ func TestReaderFromTheStartIsNotStarvedByConnectionsAhead(t *testing.T) {
 
 func TestCrowd(t *testing.T) {
 	const missing = 1 << 40
-	c := crowd{want: 1}
+	c, now := newCrowd(), time.Time{}
+	look := func(landed, missing int64, workers int) {
+		now = now.Add(100 * time.Millisecond)
+		c.look(now, 100*time.Millisecond, landed, missing, workers)
+	}
 	steps := []struct {
 		landed  int64
 		workers int
@@ -182,33 +186,76 @@ func TestCrowd(t *testing.T) {
 		why     string
 	}{
 		{100, 1, 1, "one look is none"},
-		{100, 1, 2, "a trial"},
-		{130, 2, 2, "the new one has hardly begun"},
-		{200, 2, 4, "it was worth it: two more"},
-		{200, 4, 4, "on trial"},
-		{420, 4, 8, "worth it too"},
-		{400, 8, 8, "on trial"},
+		{200, 1, 1, "it is getting faster by itself"},
+		{200, 1, 2, "a trial"},
+		{230, 2, 2, "the new one has hardly begun"},
+		{400, 2, 2, "not on average"},
+		{400, 2, 4, "it was worth it: two more"},
+		{400, 4, 4, "on trial"},
+		{840, 4, 4, "the rate has not settled"},
+		{840, 4, 8, "worth it too"},
+		{800, 8, 8, "on trial"},
 	}
 	for i, s := range steps {
-		if c.look(s.landed, missing, s.workers); c.want != s.want {
+		if look(s.landed, missing, s.workers); c.want != s.want {
 			t.Fatalf("step %d: want %d, should be %d: %s", i, c.want, s.want, s.why)
 		}
 	}
-	for range trialLooks {
-		c.look(400, missing, 8)
+	for began := now; now.Sub(began) < trialFor; {
+		look(800, missing, 8)
 	}
 	if c.want != 4 {
 		t.Errorf("want %d after a trial that brought nothing", c.want)
 	}
-	for range restLooks - 10 {
-		if c.look(400, missing, 4); c.want != 4 {
+	for began := now; now.Sub(began) < restFor-time.Second; {
+		if look(800, missing, 4); c.want != 4 {
 			t.Fatal("no rest")
 		}
 	}
-	c = crowd{want: 1}
+	c = newCrowd()
 	for range 100 {
-		if c.look(100, 400, 1); c.want != 1 {
+		if look(100, 400, 1); c.want != 1 {
 			t.Fatal("a trial for what is here in a moment")
 		}
 	}
+	c = newCrowd()
+	c.answers = 10 * time.Second
+	for range 100 {
+		if look(100, 30_000, 1); c.want != 1 {
+			t.Fatal("a trial for what is here before a source has answered")
+		}
+	}
+}
+
+func TestWhatWasTriedOfAnOriginIsKnownToTheNextFill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		take := func(src *source) {
+			t.Helper()
+			r, _, err := w.Join(t.Context(), digestOf(src.content), int64(len(src.content)), src, Whole)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			expectRead(t, r, src.content)
+		}
+		first, _ := random(24 << 20)
+		take(&source{content: first, beside: 5, pace: perStream(1 << 20)})
+		second, _ := random(25 << 20)
+		src := &source{content: second, beside: 5, pace: perStream(1 << 20)}
+		began := time.Now()
+		take(src)
+		if took := time.Since(began); src.most != 6 || took > 6*time.Second {
+			t.Errorf("%d streams at once, %v", src.most, took)
+		}
+		<-time.After(2 * habitFor)
+		alone, _ := random(26 << 20)
+		take(&source{content: alone, beside: 7, pace: shared(4 << 20)})
+		next, _ := random(27 << 20)
+		src = &source{content: next, beside: 7, pace: shared(4 << 20)}
+		take(src)
+		if src.most != 1 {
+			t.Errorf("%d streams at once where a second one had just brought nothing", src.most)
+		}
+	})
 }

@@ -154,6 +154,7 @@ type Fills struct {
 	flights map[digest.Digest]*flight
 	doubts  map[digest.Digest][]origin // who had a hand in wrong bytes of a content, while it is not known whose they were
 
+	habits    habits
 	abandoned atomic.Int32 // how many flights go on although no reader is left
 }
 

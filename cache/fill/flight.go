@@ -70,7 +70,7 @@ type origin struct {
 func newFlight(all *Fills, d digest.Digest, expect int64, src Source, first Part) *flight {
 	return &flight{opts: all.opts, all: all, digest: d, expect: expect, src: src, first: first, hasher: d.Algorithm().Hash(),
 		size: -1, windowed: first.Ranged && !all.opts.Whole, workers: make(map[*worker]bool), sources: []Source{src}, origins: make(map[origin]bool),
-		crowd: crowd{want: 1}, refs: 1, changed: make(chan struct{})}
+		crowd: newCrowd(), refs: 1, changed: make(chan struct{})}
 }
 
 // refer counts a reader that is going to be made by reader. It is called under the lock of the flights, so that a flight
@@ -217,6 +217,12 @@ func (f *flight) sizeNow() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.size
+}
+
+func (f *flight) landedNow() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.have.total()
 }
 
 func (f *flight) readersNow() int {

@@ -3,6 +3,7 @@ package fill
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // Where workers go. All of this is called with the flight's lock held.
@@ -34,9 +35,9 @@ type worker struct {
 	ending    bool                    // it is one too many, and leaves at its stop
 
 	// For the crowd's looks:
-	seen int64 // its position at the last
-	rate int64 // what it lands from one to the next, smoothed
-	slow int   // for how many in a row that was next to nothing
+	seen int64     // its position at the last
+	rate float64   // bytes a second, smoothed
+	kept time.Time // when that was last no less than it should be
 }
 
 // shorten makes the worker stop at a position, or soon: its goroutine may be in the middle of landing a chunk, and what it
@@ -164,7 +165,7 @@ func (f *flight) nextLocked(w *worker, err error) *worker {
 		return nil
 	}
 	next := f.newWorkerLocked(job)
-	next.rate = w.rate
+	next.rate, next.kept = w.rate, w.kept
 	if others > 0 {
 		next.beside = w.beside
 	}

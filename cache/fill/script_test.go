@@ -287,9 +287,10 @@ func TestConnectionsAreAddedToWhatWasParkedToo(t *testing.T) {
 }
 
 func TestCrowdGoesNoFurtherBackThanBack(t *testing.T) {
-	c := crowd{want: 4, trial: 2}
-	c.backTo(2)
-	if c.backTo(3); c.want != 2 {
+	c := newCrowd()
+	c.want, c.trial = 4, 2
+	c.backTo(time.Now(), 2)
+	if c.backTo(time.Now(), 3); c.want != 2 {
 		t.Errorf("%d are wanted", c.want)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -71,6 +72,7 @@ func (f *flight) begin() error {
 		return fmt.Errorf("%w: no room for %d bytes", ErrStorage, o.size)
 	}
 	ctx, cut := context.WithCancelCause(f.ctx)
+	asked := time.Now()
 	answer, err := f.src.Open(ctx, Request{Offset: o.at, Length: o.length, Waiting: f.awaited, Validator: f.validator})
 	if err != nil {
 		cut(nil)
@@ -82,6 +84,7 @@ func (f *flight) begin() error {
 		}
 		return err
 	}
+	took := time.Since(asked)
 	answer.Body = severable{answer.Body, cut}
 	stated := answer.Size
 	if stated < 0 {
@@ -98,6 +101,7 @@ func (f *flight) begin() error {
 		f.answeredLocked(f.src, answer)
 		f.openLocked(file, stated, have)
 		f.followLocked(answer.Body, cut, o)
+		f.beginCrowdLocked(answer.Origin, took)
 	})
 	return nil
 }

@@ -24,7 +24,7 @@ const (
 )
 
 func (f *flight) newWorkerLocked(job span) *worker {
-	return &worker{pos: job.from, stop: job.to, seen: job.from, src: f.sources[0], cut: func(error) {}}
+	return &worker{pos: job.from, stop: job.to, seen: job.from, kept: time.Now(), src: f.sources[0], cut: func(error) {}}
 }
 
 // launchLocked starts w, which goes on with body if that is not nil.
