@@ -44,6 +44,7 @@ type flight struct {
 	validator string          // of the latest stream
 	crowd     crowd
 	whole     bool  // all of it is to be fetched
+	openFrom  int64 // from where on a reader has asked for all that follows; it may take less
 	windowed  bool  // nobody reads on to the end for sure: it is asked for in windows
 	stopping  bool  // no more workers are started
 	failure   error // of a worker
@@ -69,7 +70,7 @@ type origin struct {
 
 func newFlight(all *Fills, d digest.Digest, expect int64, src Source, first Part) *flight {
 	return &flight{opts: all.opts, all: all, digest: d, expect: expect, src: src, first: first, hasher: d.Algorithm().Hash(),
-		size: -1, windowed: first.Ranged && !all.opts.Whole, workers: make(map[*worker]bool), sources: []Source{src}, origins: make(map[origin]bool),
+		size: -1, openFrom: math.MaxInt64, windowed: first.Ranged && !all.opts.Whole, workers: make(map[*worker]bool), sources: []Source{src}, origins: make(map[origin]bool),
 		crowd: newCrowd(), refs: 1, changed: make(chan struct{})}
 }
 
@@ -129,7 +130,11 @@ func (f *flight) reader(ctx context.Context, part Part) (*Reader, error) {
 		f.wholeLocked()
 		f.windowed = f.windowed && part.Ranged
 	}
-	return &Reader{ctx: ctx, f: f, size: f.size, want: want, toTheEnd: part.From >= 0 && part.To == math.MaxInt64}, nil
+	toTheEnd := part.From >= 0 && part.To == math.MaxInt64
+	if toTheEnd {
+		f.openFrom = min(f.openFrom, want.from)
+	}
+	return &Reader{ctx: ctx, f: f, size: f.size, want: want, toTheEnd: toTheEnd}, nil
 }
 
 // await returns nil once ready, which is called with the lock held, says so, and an error when that can't come any more.

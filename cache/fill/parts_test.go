@@ -37,15 +37,43 @@ func TestPartsAddUpToTheWhole(t *testing.T) {
 		content, d := random(16<<20 + 123)
 		w := newWorld(t)
 		src := &source{content: content}
-		for from := int64(0); from < 9<<20; from += 1 << 20 {
-			w.part(t, d, src, content, from+3<<20, from+4<<20)
+		for from := int64(0); from < 15<<20; from += 1 << 20 {
+			w.part(t, d, src, content, from, from+1<<20)
 		}
+		w.idle()
+		if src.sent != 15<<20 {
+			t.Errorf("%d bytes were fetched of %d that were asked for", src.sent, 15<<20)
+		}
+		w.part(t, d, src, content, 15<<20, 15<<20+1<<19)
 		w.idle()
 		if !bytes.Equal(w.content(d), content) {
 			t.Fatal("the content is not kept")
 		}
 		if src.sent != int64(len(content)) {
 			t.Errorf("%d bytes were fetched of %d", src.sent, len(content))
+		}
+	})
+}
+
+func TestPartsThatAreOpenAddUpToTheWholeAtHalf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(16<<20 + 123)
+		w := newWorld(t)
+		src := &source{content: content}
+		for from := int64(0); from < 9<<20; from += 1 << 20 { // each asks for all that follows, and takes a chunk
+			r, _, err := w.Join(t.Context(), d, int64(len(content)), src, Part{From: from, To: math.MaxInt64, Ranged: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Seek(from, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			expectRead(t, r, content[from:from+1<<20])
+			r.Close()
+		}
+		w.idle()
+		if !bytes.Equal(w.content(d), content) || src.sent != int64(len(content)) {
+			t.Errorf("kept %d bytes, fetched %d of %d", len(w.content(d)), src.sent, len(content))
 		}
 	})
 }

@@ -19,6 +19,9 @@ const (
 	window    = 1 << 20
 	maxWindow = 16 << 20
 
+	// unasked is what part of a blob is fetched without anybody's asking, so that it becomes whole: a twentieth.
+	unasked = 20
+
 	// maxWorkers is how many transfers a blob has at once at the most: twice the connections that containerd opens for one.
 	maxWorkers = 8
 )
@@ -134,9 +137,16 @@ func (f *flight) landedLocked(w *worker, n int64) {
 	if !f.wantedLocked() {
 		w.stop = w.pos
 	}
-	if !f.whole && f.have.total() >= f.size/2 {
+	if !f.whole && f.nearlyLocked() {
 		f.wholeLocked()
 	}
+}
+
+// nearlyLocked reports whether the rest is to be fetched too, although only parts are read: what nobody asked for is next to
+// nothing, or all of it was asked for, by readers that take as much as they like, and half has been taken.
+func (f *flight) nearlyLocked() bool {
+	missing := f.size - f.have.total()
+	return missing <= f.size/unasked || missing <= f.size/2 && f.openFrom <= f.have.end(0)
 }
 
 // nextLocked takes down how w ended and returns what its goroutine is to do next, if anything.
