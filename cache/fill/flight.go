@@ -184,7 +184,7 @@ func (f *flight) end(err error) (readers int) {
 func (f *flight) leave() {
 	f.update(func() {
 		f.attached--
-		f.countLocked(f.attached == 0 && !f.ended)
+		f.countLocked(f.attached == 0 && f.whole && !f.ended)
 		switch {
 		case !f.wantedLocked():
 			for w := range f.workers {

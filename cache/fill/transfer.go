@@ -23,13 +23,10 @@ func (f *flight) transfer(ctx context.Context) error {
 	if err := f.begin(); err != nil {
 		return err
 	}
-	err := f.await(ctx, func() bool {
-		switch {
-		case f.completeLocked(), f.failure != nil, f.idleLocked():
-			f.stopping = true // in the same moment: no worker starts any more
-		}
-		return f.stopping
-	})
+	err := f.await(ctx, func() bool { return f.doneLocked() || f.idleLocked() })
+	for err == nil && f.lingers(ctx) {
+		err = f.await(ctx, func() bool { return f.doneLocked() || f.idleLocked() })
+	}
 	f.update(func() { f.stopping = true })
 	f.stop(err)
 	f.running.Wait()
@@ -44,6 +41,27 @@ func (f *flight) transfer(ctx context.Context) error {
 	}
 	f.park(err)
 	return err
+}
+
+// doneLocked reports whether all has landed, or nothing more will. In the same moment no worker is started any more.
+func (f *flight) doneLocked() bool {
+	f.stopping = f.stopping || f.completeLocked() || f.failure != nil
+	return f.stopping
+}
+
+// lingerFor is how long a flight that is idle waits for a reader before it is parked: who reads in ranges asks for the next
+// when it has the last, and to park and take up again costs more than a range.
+const lingerFor = 500 * time.Millisecond
+
+// lingers waits for a reader, and reports whether one came. If not, no worker is started any more.
+func (f *flight) lingers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, lingerFor)
+	defer cancel()
+	_ = f.await(ctx, func() bool { return f.doneLocked() || !f.idleLocked() })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopping = f.stopping || f.idleLocked()
+	return !f.stopping
 }
 
 // opening is the first request of a flight.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -27,6 +28,9 @@ func (f *flight) newWorkerLocked(job span) *worker {
 	return &worker{pos: job.from, stop: job.to, seen: job.from, kept: time.Now(), src: f.sources[0], cut: func(error) {}}
 }
 
+// buffers are those of workers that have ended.
+var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
+
 // launchLocked starts w, which goes on with body if that is not nil.
 func (f *flight) launchLocked(w *worker, body io.ReadCloser) {
 	f.workers[w] = true
@@ -35,9 +39,10 @@ func (f *flight) launchLocked(w *worker, body io.ReadCloser) {
 
 // work lands what w is to land, and then whatever else is missing if the whole is wanted.
 func (f *flight) work(w *worker, body io.ReadCloser) {
-	buf := make([]byte, chunk)
+	buf := buffers.Get().(*[chunk]byte)
+	defer buffers.Put(buf)
 	for w != nil {
-		err := f.land(w, body, buf)
+		err := f.land(w, body, buf[:])
 		f.hashRest()
 		body = nil
 		f.update(func() { w = f.nextLocked(w, err) })
