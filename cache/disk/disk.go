@@ -66,6 +66,7 @@ type Options struct {
 type Store struct {
 	opts Options
 	root *os.Root
+	dir  *os.File // the root, for system calls that os.Root does not make
 	lock *os.File
 	puts atomic.Uint64 // makes the private names of Put differ
 
@@ -105,7 +106,10 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) prepare(ctx context.Context) error {
+func (s *Store) prepare(ctx context.Context) (err error) {
+	if s.dir, err = s.root.Open("."); err != nil {
+		return err
+	}
 	lock, err := s.root.OpenFile("lock", os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
 		return err
@@ -144,50 +148,16 @@ func flock(ctx context.Context, f *os.File) error {
 
 // Close unlocks the directory. Files that are still open stay readable.
 func (s *Store) Close() error {
-	var err error
-	if s.lock != nil {
-		err = s.lock.Close()
-	}
-	return errors.Join(err, s.root.Close())
+	return errors.Join(s.lock.Close(), s.dir.Close(), s.root.Close())
 }
 
 // Dir is the path of a directory of another package's below the data directory.
 func (s *Store) Dir(name string) string { return filepath.Join(s.opts.Dir, name) }
 
-// Blob opens complete content for reading. The caller closes the file. The error is fs.ErrNotExist when there is none;
-// any other error means that there is something that can't be read.
-func (s *Store) Blob(d digest.Digest) (*os.File, int64, error) {
-	if err := d.Validate(); err != nil {
-		return nil, 0, err
-	}
-	f, err := s.root.Open(blobPath(d))
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", blobPath(d))
-	}
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
-}
-
-// Has reports whether complete content is there.
-func (s *Store) Has(d digest.Digest) bool {
-	if d.Validate() != nil {
-		return false
-	}
-	info, err := s.root.Lstat(blobPath(d))
-	return err == nil && info.Mode().IsRegular()
-}
-
 // Remove takes content of that size away. Content that is gone already is only uncounted. The caller sees to it that each
 // content is removed once.
 func (s *Store) Remove(d digest.Digest, size int64) error {
-	if err := d.Validate(); err != nil {
+	if err := validate(d); err != nil {
 		return err
 	}
 	s.naming.Lock()

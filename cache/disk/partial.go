@@ -66,7 +66,7 @@ func (p *Partial) releaseLocked(to *int64) {
 // touches the file of an older one that somebody still reads; what is parked of the digest is dropped. The error is ErrFull
 // or ErrTooLarge when there is no room.
 func (s *Store) Create(d digest.Digest, size int64) (*Partial, error) {
-	if err := d.Validate(); err != nil {
+	if err := validate(d); err != nil {
 		return nil, err
 	}
 	s.dropParked(d)
@@ -161,7 +161,7 @@ func (p *Partial) removeState() { _ = p.store.root.Remove(p.name + stateSuffix) 
 
 // Put keeps small content that the caller holds and has verified. Any number may put the same at once.
 func (s *Store) Put(d digest.Digest, content []byte) error {
-	if err := d.Validate(); err != nil {
+	if err := validate(d); err != nil {
 		return err
 	}
 	name := fmt.Sprintf("partial/put-%d", s.puts.Add(1))
