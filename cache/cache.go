@@ -74,7 +74,7 @@ type Cache struct {
 	fills   *fill.Fills
 	relays  *relay.Relays
 	remotes map[string]*remote
-	recency recency
+	recency *recency
 
 	flights singleflight.Group // small answers under way: manifests, tag checks, HEADs, listings
 	ctx     context.Context    // ends when Close is called
@@ -87,15 +87,23 @@ type Cache struct {
 }
 
 // Open opens the cache in its data directory, which no other process may have open; it waits a little for one that is
-// about to end.
+// about to end. It does not wait for what is kept to be counted: that goes on behind, until Close.
 func Open(ctx context.Context, opts Options) (*Cache, error) {
+	c, err := open(ctx, opts)
+	if err == nil {
+		c.work.Go(c.census)
+	}
+	return c, err
+}
+
+func open(ctx context.Context, opts Options) (*Cache, error) {
 	if opts.Log == nil {
 		opts.Log = zap.NewNop()
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote)}
+	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote), recency: newRecency()}
 	for name, up := range opts.Upstreams {
 		c.remotes[name] = &remote{Upstream: up, now: opts.Now}
 	}
@@ -116,15 +124,28 @@ func (c *Cache) openStores(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	entries, err := c.disk.Scan()
-	if err == nil {
-		c.recency.load(entries)
-		c.index, err = index.Open(c.disk.Dir("index"), c.disk.Roomy, c.log)
-	}
+	c.index, err = index.Open(c.disk.Dir("index"), c.disk.Roomy, c.log)
 	if err != nil {
 		return errors.Join(err, c.disk.Close())
 	}
 	return nil
+}
+
+// census learns what was kept when the cache was opened, while requests are served. What it has not come to can be served,
+// but not evicted.
+func (c *Cache) census() {
+	begun, nothing := time.Now(), c.disk.Counted()
+	err := c.disk.Scan(c.ctx, c.recency.adopt)
+	if c.ctx.Err() != nil {
+		return
+	}
+	c.recency.settle()
+	switch {
+	case err != nil:
+		c.log.Error("not all of what is kept can be read: what can't goes on taking up room", zap.Error(err))
+	case !nothing:
+		c.log.Info("counted what is kept", zap.Int64("bytes", c.disk.Used()), zap.Duration("duration", time.Since(begun)))
+	}
 }
 
 // Close ends what is under way, whose readers get an error, and closes the stores. Complete content is kept.
@@ -192,8 +213,8 @@ func (c *Cache) put(d digest.Digest, content []byte) (kept bool) {
 	return true
 }
 
-// withRoom retries op, which needs room for size bytes, evicting what is unfinished and parked and then what was used least
-// recently, until there is room for it or nothing left to evict.
+// withRoom retries op, which needs room for size bytes, evicting what is unfinished and parked and then what the policy gives
+// up first, until there is room for it or nothing left to evict.
 //
 // What is evicted may free nothing: who has a file open keeps its blocks. So eviction for one thing ends at a few times
 // its size.
@@ -206,27 +227,30 @@ func (c *Cache) withRoom(size int64, op func() error) error {
 		if c.disk.DropOldestParked() {
 			continue
 		}
-		victim, ok := c.recency.takeOldest()
+		victim, ok := c.recency.takeVictim()
 		if !ok {
 			return err
 		}
-		if err := c.disk.Remove(victim.digest, victim.size); err != nil {
-			c.log.Warn("not evicted", zap.Stringer("digest", victim.digest), zap.Error(err))
+		if err := c.disk.Remove(victim.Digest, victim.Size); err != nil {
+			c.log.Warn("not evicted", zap.Stringer("digest", victim.Digest), zap.Error(err))
 			continue
 		}
-		evicted += victim.size
-		c.log.Debug("evicted", zap.Stringer("digest", victim.digest))
+		evicted += victim.Size
+		c.log.Debug("evicted", zap.Stringer("digest", victim.Digest))
 	}
 }
 
 // drop removes kept content that turned out to be unfit to be served: it will be fetched again.
 func (c *Cache) drop(d digest.Digest, why string) {
 	is, ok := c.recency.take(d)
+	if !ok { // the census has not come to it, or somebody else is at it
+		is.Size, ok = c.disk.Meet(d)
+	}
 	if !ok {
-		return // somebody else is at it
+		return
 	}
 	c.log.Error("kept content was removed, to be fetched again: "+why, zap.Stringer("digest", d))
-	if err := c.disk.Remove(d, is.size); err != nil {
+	if err := c.disk.Remove(d, is.Size); err != nil {
 		c.log.Error("not removed", zap.Stringer("digest", d), zap.Error(err))
 	}
 }

@@ -2,14 +2,10 @@ package cache
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
-
-	"github.com/entrepot/entrepot/cache/disk"
 )
 
 func TestAccept(t *testing.T) {
@@ -115,28 +111,4 @@ func FuzzManifest(f *testing.F) {
 			}
 		}
 	})
-}
-
-func TestRecency(t *testing.T) {
-	var r recency
-	d := func(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
-	r.load([]disk.Entry{{Digest: d(2), Kept: time.Unix(2, 0)}, {Digest: d(1), Kept: time.Unix(1, 0)}, {Digest: d(3), Kept: time.Unix(3, 0)}})
-	r.touch(d(1))
-	r.touch(d(9)) // not known: stays so
-	r.add(d(4), 4)
-	r.add(d(2), 2)
-	if is, ok := r.take(d(4)); !ok || is != (used{d(4), 4}) {
-		t.Errorf("took %v", is)
-	}
-	if is, ok := r.take(d(9)); ok {
-		t.Errorf("took %v", is)
-	}
-	for _, want := range []int{3, 1, 2} {
-		if got, ok := r.takeOldest(); !ok || got.digest != d(want) {
-			t.Errorf("got %v, want %d", got, want)
-		}
-	}
-	if _, ok := r.takeOldest(); ok {
-		t.Error("something is left")
-	}
 }

@@ -1,34 +1,79 @@
 package cache
 
 import (
-	"container/list"
+	"math"
 	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/cache/policy"
 )
 
-// recency knows in which order the content on disk was last used. The zero value knows of none.
+// recency is the policy and its lock, and how it learns of what was on disk at the start while it is in use already.
 type recency struct {
 	mu sync.Mutex
 	// guards following
-	order list.List // of used, the most recently used in front
-	at    map[digest.Digest]*list.Element
+	policy *policy.Policy
+	early  map[digest.Digest]bool // what was used before it was found on disk; nil once all has been found
+	found  []arrival
 }
 
-// used is content on disk.
-type used struct {
-	digest digest.Digest
-	size   int64
+// arrival is content that was found on disk: when it was kept, in seconds, and below that what the policy calls it. So sorting
+// them is sorting them by time.
+type arrival uint64
+
+func newRecency() *recency {
+	return &recency{policy: policy.New(), early: make(map[digest.Digest]bool)}
 }
 
-// load makes a fresh recency know what was on disk at the start, as if it had been used when it was kept.
-func (r *recency) load(found []disk.Entry) {
-	slices.SortFunc(found, func(a, b disk.Entry) int { return a.Kept.Compare(b.Kept) })
+// turn is how much is done under the lock at once: some fraction of a millisecond's work, for requests wait for it.
+const turn = 512
+
+// adopt says that content was found on disk. It may go at once, before all that is known to have been used.
+func (r *recency) adopt(found []disk.Entry) {
+	for some := range slices.Chunk(found, turn) {
+		r.adoptTurn(some)
+	}
+}
+
+func (r *recency) adoptTurn(found []disk.Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, e := range found {
-		r.add(e.Digest, e.Size)
+		ref, ok := r.policy.Adopt(e.Digest, e.Size)
+		switch {
+		case !ok:
+		case r.early[e.Digest]:
+			r.policy.Touch(e.Digest)
+		default:
+			kept := uint64(min(max(0, e.Kept.Unix()), math.MaxUint32))
+			r.found = append(r.found, arrival(kept<<32|uint64(ref)))
+		}
+	}
+}
+
+// settle says that all has been found: from now on it goes as if it had been used when it was kept. It is called once.
+//
+// That takes many turns. What is found and has not had its own yet was kept earlier than what has, and goes first as
+// before: so the order is right at any time.
+func (r *recency) settle() {
+	r.mu.Lock()
+	found := r.found
+	r.found, r.early = nil, nil
+	r.mu.Unlock()
+	slices.Sort(found)
+	slices.Reverse(found)
+	refs := make([]policy.Ref, 0, turn)
+	for some := range slices.Chunk(found, turn) {
+		refs = refs[:0]
+		for _, a := range some {
+			refs = append(refs, policy.Ref(uint32(a)))
+		}
+		r.mu.Lock()
+		r.policy.Settle(refs)
+		r.mu.Unlock()
 	}
 }
 
@@ -36,46 +81,36 @@ func (r *recency) load(found []disk.Entry) {
 func (r *recency) add(d digest.Digest, size int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.at == nil {
-		r.at = make(map[digest.Digest]*list.Element)
-	}
-	if e, ok := r.at[d]; ok {
-		r.order.MoveToFront(e)
-		return
-	}
-	r.at[d] = r.order.PushFront(used{d, size})
+	r.policy.Add(d, size)
 }
 
 // touch says that the content was used, if it is known.
 func (r *recency) touch(d digest.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e, ok := r.at[d]; ok {
-		r.order.MoveToFront(e)
+	if !r.policy.Touch(d) && r.early != nil {
+		r.early[d] = true
 	}
 }
 
-// takeOldest forgets and returns what was used least recently; ok is false if nothing is known.
-func (r *recency) takeOldest() (oldest used, ok bool) {
+// has reports whether the content is known to be on disk. Content that is not may be there all the same, until all that was
+// there at the start has been found.
+func (r *recency) has(d digest.Digest) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := r.order.Back()
-	if e == nil {
-		return used{}, false
-	}
-	oldest = r.order.Remove(e).(used)
-	delete(r.at, oldest.digest)
-	return oldest, true
+	return r.policy.Has(d)
+}
+
+// takeVictim forgets and returns what is to go first; ok is false if nothing is known.
+func (r *recency) takeVictim() (victim policy.Entry, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.policy.TakeVictim()
 }
 
 // take forgets and returns content; ok is false if it isn't known. Of several that take the same, one gets it.
-func (r *recency) take(d digest.Digest) (is used, ok bool) {
+func (r *recency) take(d digest.Digest) (is policy.Entry, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e, ok := r.at[d]
-	if !ok {
-		return used{}, false
-	}
-	delete(r.at, d)
-	return r.order.Remove(e).(used), true
+	return r.policy.Take(d)
 }

@@ -1,6 +1,7 @@
 // Package disk is the data directory: the only code that touches it.
 //
 //	lock                         one process at a time (flock)
+//	bound                        how many bytes are kept and reserved at most
 //	index/                       Badger's own, see package index
 //	blobs/sha256/ab/abcd…        complete and verified content
 //	partial/sha256-abcd…         content that is still landing, as long as it will be, with holes
@@ -37,7 +38,8 @@ import (
 // ErrFull says that the content does not fit at the moment: removing other content would help.
 var ErrFull = errors.New("disk: no room left below the configured size")
 
-// ErrTooLarge says that the content does not fit, and would not if all other content were removed.
+// ErrTooLarge says that the content does not fit, and would not if all other content were removed: all that is counted, for
+// nothing else can be.
 var ErrTooLarge = errors.New("disk: larger than all the room that there could be")
 
 // block is what file systems charge in: a file of one byte costs this much. ext4, XFS and tmpfs use 4 KiB by default.
@@ -71,12 +73,16 @@ type Store struct {
 	puts atomic.Uint64 // makes the private names of Put differ
 
 	// naming is held while a name below blobs/, or one of a digest in partial/, comes or goes, so that the names and what is
-	// counted or parked agree. The I/O under it is that of a name.
+	// counted or parked agree. The I/O under it is that of a name, and now and then of the bound.
 	naming sync.Mutex
+	// guards following
+	pending map[string]map[digest.Digest]bool // directories of which not all is counted, and what of each is counted apart
+	bound   int64                             // what the file of that name says; -1: nothing
 
-	mu sync.Mutex
+	mu sync.Mutex // taken after naming
 	// guards following; sizes in whole blocks
-	kept      int64 // of complete content
+	kept      int64 // of complete content that is counted
+	unseen    int64 // of complete content that is not counted yet, at most
 	landing   int64 // reserved by content that is still landing
 	unwritten int64 // how much of that is not written yet, in bytes
 	parked    map[digest.Digest]parked
@@ -100,7 +106,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	s := &Store{opts: opts, root: root, parked: make(map[digest.Digest]parked)}
 	if err := s.prepare(ctx); err != nil {
-		s.Close()
+		s.unlock()
 		return nil, fmt.Errorf("data directory %s: %w", opts.Dir, err)
 	}
 	return s, nil
@@ -124,7 +130,7 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 	if err := s.root.MkdirAll("blobs", 0o750); err != nil {
 		return err
 	}
-	return s.adopt()
+	return errors.Join(s.adopt(), s.openCensus())
 }
 
 // flock takes the lock for this process, waiting up to lockPatience for another to let go of it.
@@ -146,8 +152,16 @@ func flock(ctx context.Context, f *os.File) error {
 	}
 }
 
-// Close unlocks the directory. Files that are still open stay readable.
+// Close takes down how much is kept, and unlocks the directory. Files that are still open stay readable. No other method may
+// be running.
 func (s *Store) Close() error {
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	_ = s.lower() // a bound that can't be lowered holds all the same
+	return s.unlock()
+}
+
+func (s *Store) unlock() error {
 	return errors.Join(s.lock.Close(), s.dir.Close(), s.root.Close())
 }
 
@@ -171,11 +185,15 @@ func (s *Store) Remove(d digest.Digest, size int64) error {
 	return nil
 }
 
-// Used is how many bytes are kept and reserved, in whole blocks.
+// Used is how many bytes are kept and reserved, in whole blocks; at most, as long as not all is counted.
 func (s *Store) Used() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.kept + s.landing + s.parkedSum
+	used := s.kept + s.landing + s.parkedSum
+	if s.unseen < unbounded {
+		used += s.unseen
+	}
+	return used
 }
 
 // Roomy reports whether there is room on the file system for what is small and not reserved, such as the index.
@@ -184,7 +202,8 @@ func (s *Store) Roomy() bool {
 	return err != nil || free > min(headroom, s.opts.MinFree)/4
 }
 
-// Fits reports whether there could be room for content of that size, if need be in place of all that may be removed.
+// Fits reports whether there could be room for content of that size, if need be in place of all that may be removed. What is
+// not counted yet can't be.
 func (s *Store) Fits(size int64) bool {
 	free, err := freeSpace(s.opts.Dir)
 	if err != nil {
@@ -221,9 +240,9 @@ func (s *Store) roomLocked(size, free int64) error {
 	removable := s.kept + s.parkedSum
 	if s.opts.MaxSize > 0 {
 		switch room := s.opts.MaxSize - s.landing - need; {
-		case room < 0:
+		case room < s.unseen:
 			return ErrTooLarge
-		case room < removable:
+		case room < s.unseen+removable:
 			return ErrFull
 		}
 	}

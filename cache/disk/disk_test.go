@@ -37,6 +37,13 @@ func put(t *testing.T, s *Store, content string) digest.Digest {
 	return d
 }
 
+// scan is all that Scan finds.
+func scan(t *testing.T, s *Store) (found []Entry, err error) {
+	t.Helper()
+	err = s.Scan(t.Context(), func(some []Entry) { found = append(found, some...) })
+	return found, err
+}
+
 func read(t *testing.T, s *Store, d digest.Digest) string {
 	t.Helper()
 	f, size, err := s.Blob(d)
@@ -92,7 +99,7 @@ func TestContentSurvivesReopening(t *testing.T) {
 	s.Close()
 
 	s = open(t, Options{Dir: dir})
-	found, err := s.Scan()
+	found, err := scan(t, s)
 	if err != nil || len(found) != 1 || found[0].Digest != d || found[0].Size != 4 {
 		t.Fatalf("found %v, %v", found, err)
 	}
@@ -119,7 +126,7 @@ func TestForeignFilesAreLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if found, err := s.Scan(); err != nil || len(found) > 0 {
+	if found, err := scan(t, s); err != nil || len(found) > 0 {
 		t.Errorf("found %v, %v", found, err)
 	}
 }

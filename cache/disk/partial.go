@@ -75,13 +75,17 @@ func (s *Store) Create(d digest.Digest, size int64) (*Partial, error) {
 	return s.create(partialPath(d), d, size)
 }
 
+// create is called with naming held.
 func (s *Store) create(name string, d digest.Digest, size int64) (*Partial, error) {
 	if err := s.reserve(size); err != nil {
 		return nil, err
 	}
 	p := &Partial{store: s, name: name, digest: d, size: size}
-	var err error
-	if p.File, err = s.createFile(name, size); err != nil {
+	err := s.raise()
+	if err == nil {
+		p.File, err = s.createFile(name, size)
+	}
+	if err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		p.releaseLocked(nil)
@@ -134,12 +138,16 @@ func (p *Partial) Commit() error {
 func (p *Partial) rename() error {
 	p.store.naming.Lock()
 	defer p.store.naming.Unlock()
-	if p.store.Has(p.digest) { // kept by somebody else meanwhile, and counted
+	if p.store.Has(p.digest) { // kept by somebody else meanwhile, and counted, or at Open
+		p.store.meet(p.digest)
 		p.Discard()
 		return nil
 	}
 	if err := p.store.root.Rename(p.name, blobPath(p.digest)); err != nil {
 		return err
+	}
+	if apart, pending := p.store.pending[blobDir(p.digest)]; pending {
+		apart[p.digest] = true
 	}
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
@@ -164,8 +172,9 @@ func (s *Store) Put(d digest.Digest, content []byte) error {
 	if err := validate(d); err != nil {
 		return err
 	}
-	name := fmt.Sprintf("partial/put-%d", s.puts.Add(1))
-	p, err := s.create(name, d, int64(len(content)))
+	s.naming.Lock()
+	p, err := s.create(fmt.Sprintf("partial/put-%d", s.puts.Add(1)), d, int64(len(content)))
+	s.naming.Unlock()
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,77 @@
+package cache
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/cache/disk"
+	"github.com/entrepot/entrepot/cache/policy"
+)
+
+func number(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
+
+func entry(i int) disk.Entry {
+	return disk.Entry{Digest: number(i), Size: int64(i), Kept: time.Unix(int64(i), 0)}
+}
+
+// victims takes all that is known, in the order in which it goes.
+func victims(t *testing.T, r *recency, want ...int) {
+	t.Helper()
+	for _, want := range want {
+		if got, ok := r.takeVictim(); !ok || got != (policy.Entry{Digest: number(want), Size: int64(want)}) {
+			t.Errorf("got %v, want %d", got, want)
+		}
+	}
+	if got, ok := r.takeVictim(); ok {
+		t.Errorf("%v is left", got)
+	}
+}
+
+func TestRecency(t *testing.T) {
+	r := newRecency()
+	r.adopt([]disk.Entry{entry(2), entry(1)})
+	r.adopt([]disk.Entry{entry(3)})
+	r.settle()
+	r.touch(number(1))
+	r.touch(number(9)) // not known: stays so
+	r.add(number(4), 4)
+	r.add(number(2), 2)
+	if is, ok := r.take(number(4)); !ok || is != (policy.Entry{Digest: number(4), Size: 4}) {
+		t.Errorf("took %v", is)
+	}
+	if is, ok := r.take(number(9)); ok || r.has(number(9)) || !r.has(number(1)) {
+		t.Errorf("took %v", is)
+	}
+	victims(t, r, 3, 1, 2)
+}
+
+func TestWhatWasKeptEarlierGoesFirstAfterARestart(t *testing.T) {
+	r := newRecency()
+	var want []int
+	for i := range 3 * turn {
+		r.adopt([]disk.Entry{entry((i * 7) % (3 * turn))}) // in no order
+		want = append(want, i)
+	}
+	r.settle()
+	victims(t, r, want...)
+}
+
+func TestUseDuringTheCensusCounts(t *testing.T) {
+	r := newRecency()
+	r.touch(number(2)) // before it is found
+	r.adopt([]disk.Entry{entry(1), entry(2), entry(3), entry(4)})
+	r.touch(number(1)) // after
+	r.add(number(5), 5)
+	r.adopt([]disk.Entry{{Digest: number(5), Size: 99}}) // known already
+	if got, ok := r.takeVictim(); !ok || got.Digest != number(3) && got.Digest != number(4) {
+		t.Errorf("%v goes first, which was used", got)
+	}
+	r.settle()
+	if _, ok := r.takeVictim(); !ok {
+		t.Error("nothing is left of what was not used")
+	}
+	victims(t, r, 2, 1, 5)
+}
