@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -25,39 +26,53 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-func TestTableComparesWithDirect(t *testing.T) {
-	table := table{Workload: "cold", About: "something", Rows: []row{
-		{System: "direct", Measurements: []measurement{{Seconds: 4, UpstreamRatio: 1, Connections: 1}}},
-		{System: "entrepot", Measurements: []measurement{
-			{Seconds: 1, UpstreamRatio: 1, Connections: 6, usage: usage{CPUSeconds: 0.5, PeakBytes: 40 << 20}},
-			{Seconds: 3, UpstreamRatio: 1.02, Connections: 7, usage: usage{CPUSeconds: 0.7, PeakBytes: 60 << 20}},
-			{Seconds: 2, UpstreamRatio: 1.01, Connections: 8, usage: usage{CPUSeconds: 0.6, PeakBytes: 50 << 20}},
+func TestTable(t *testing.T) {
+	cold := table{Workload: "cold", About: "something", Columns: []metric{duration, peak, upstreamShare}, Rows: []row{
+		{System: "direct", Measurements: []values{{duration: 4, upstreamShare: 1}}},
+		{System: "entrepot", Measurements: []values{
+			{duration: 1, upstreamShare: 1, peak: 40.25},
+			{duration: 3, upstreamShare: 1.25, peak: 60},
+			{duration: 2, upstreamShare: 1.0625, peak: 50.04},
 		}},
 	}}
+	cold.judge([]goal{
+		most(duration, 0.5).of("direct"),
+		least(duration, 3).of("direct"),
+		most(peak, 50),
+		most(duration, 0.25).of("direct").or(2),
+		most(duration, 1).of("nginx"),
+		most(duration, 1).of("nginx").or(3),
+	})
 	want := `
 cold: something
-    system  seconds   min   max  of direct  upstream/size  connections  CPU seconds  peak MiB
-    direct     4.00  4.00  4.00       1.00          1.000            1            -         -
-  entrepot     2.00  1.00  3.00       0.50          1.010            7         0.60        50
+    system  seconds  min  max  peak MiB  upstream/asked
+    direct        4    4    4         -               1
+  entrepot        2    1    3      50.0            1.06
+  goal, entrepot: seconds ≤ 0.5 × direct: 0.500 × (2 of 4), reached
+  goal, entrepot: seconds ≥ 3 × direct: 0.500 × (2 of 4), NOT reached
+  goal, entrepot: peak MiB ≤ 50: 50.0, NOT reached
+  goal, entrepot: seconds ≤ 0.25 × direct, or 2: 0.500 × (2 of 4), reached
+  goal, entrepot: seconds ≤ 1 × nginx: not measured
+  goal, entrepot: seconds ≤ 1 × nginx, or 3: 2, reached
 `
 	var got bytes.Buffer
-	if err := table.print(&got); err != nil {
+	if err := cold.print(&got); err != nil {
 		t.Fatal(err)
 	}
 	if got.String() != want {
 		t.Errorf("the table is\n%s\nwant\n%s", got.String(), want)
 	}
-	table.Rows = table.Rows[1:]
 	got.Reset()
-	if err := table.print(&got); err != nil {
+	if err := (report{Tables: []table{cold}}).summary(&got); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(got.String(), "3.00          -") {
-		t.Errorf("without direct there is nothing to compare with, but the table is\n%s", got.String())
+	if want := "\n3 of 6 goals reached, 2 not, 1 not measured\n"; got.String() != want {
+		t.Errorf("the summary is %q, want %q", got.String(), want)
 	}
 }
 
 func TestPick(t *testing.T) {
+	all := []system{{name: "direct"}, {name: "entrepot"}, {name: "entrepot-1"}}
 	for names, want := range map[string]string{
 		"":                    "direct, entrepot, entrepot-1",
 		"entrepot-1,direct":   "direct, entrepot-1",
@@ -69,9 +84,35 @@ func TestPick(t *testing.T) {
 		"direct entrepot":     "",
 		"entrepot-1,entrepot": "entrepot, entrepot-1",
 	} {
-		picked, err := pick(systems, names)
+		picked, err := pick(all, names)
 		if got := list(picked); got != want || (err != nil) != (want == "") {
 			t.Errorf("pick(%q) = %s, %v; want %s", names, got, err, want)
+		}
+	}
+}
+
+// Whoever writes a workload may misspell what its goals and columns refer to: it would be "not measured" for ever.
+func TestWorkloadsAreConsistent(t *testing.T) {
+	seen := map[string]bool{}
+	for _, w := range workloads {
+		if seen[w.name] {
+			t.Errorf("there are two workloads %q", w.name)
+		}
+		seen[w.name] = true
+		for _, name := range w.systems {
+			if !slices.ContainsFunc(systems, func(y system) bool { return y.name == name }) {
+				t.Errorf("%s: there is no system %q", w.name, name)
+			}
+		}
+		for _, g := range w.goals {
+			if !slices.Contains(w.columns, g.Metric) {
+				t.Errorf("%s: goal %v is about what is not shown", w.name, g)
+			}
+			for _, name := range []string{g.System, g.Of} {
+				if name != "" && !slices.Contains(w.systems, name) {
+					t.Errorf("%s: goal %v is about %q, which is not measured", w.name, g, name)
+				}
+			}
 		}
 	}
 }
@@ -92,7 +133,7 @@ func TestRoadCountsWhatComesBack(t *testing.T) {
 		r.perConnection.Store(perConnection)
 		transport := &http.Transport{}
 		for range 2 {
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url(), nil)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.address(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

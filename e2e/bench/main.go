@@ -1,14 +1,25 @@
-// Command bench measures what entrepot does to a pull, side by side with other ways to the same content, in one run on
-// one machine: a registry, a road to it that counts and caps, and each system in turn on that road.
+// Command bench measures what entrepot does to pulls, side by side with its peers, in one run on one machine.
 //
-// Every measurement starts its system on an empty store. The systems take turns round by round, so that a machine that
-// is slower for a while is so for all of them. The client checks every digest: a fast wrong answer is an error.
+// Upstream is a registry of the benchmark's own (package origin), which counts what it is asked and sends, computes its
+// content, and can be slow; the last two workloads have the real one, behind a road that counts and caps. Every measurement
+// starts its system on an empty store in memory. The systems take turns round by round, and each follows each other one, so
+// that a machine that is slower for a while is so for all of them; what is told is the median of the rounds.
 //
-// The registry is a real one: of the processor time that an uncapped pull takes it needs a fifth, and a tenth when the
-// pull is entrepot's, so that a simpler server would not change the picture.
+// The clients (package load) are cheap, for they share the machine with what is measured: raw requests on connections of
+// their own, bodies read into one buffer. Where whole images or blobs are pulled every byte is compared with what is right,
+// which costs a tenth of a digest; where the same answer is asked for again and again, that is done once before, and lengths
+// are checked after. A wrong answer is an error, not a fast one.
 //
-// It needs Linux and Go and nothing else: no root, no container engine, no internet but for Go modules. All of it takes
-// some six minutes, go run ./bench -quick two.
+// A system's processor time is user and system time of all its processes, taken over the measured work alone, with what it
+// does until it is at rest after the clients have left. Its peak memory is what its processes have resident, added up. What
+// clients and upstream take of the machine slows all systems alike, and so seconds are for comparison only.
+//
+// static (nginx with the same content in files) and floor (the least that Go's net/http allows) are what a warm cache could
+// be; direct is no system at all. Each workload states goals for entrepot, relative to others in the same run where the
+// machine matters.
+//
+// It needs Linux and Go: no root, no container engine, no internet but for Go modules. Peers that are not installed are left
+// out. All of it takes some twenty minutes, go run ./bench -quick two.
 package main
 
 import (
@@ -25,12 +36,8 @@ import (
 	"syscall"
 )
 
-const (
-	// rounds give a median that one odd round does not move; quickRounds are the fewest of which that is true.
-	rounds, quickRounds = 5, 3
-	// blobSize is a layer of a large image, such as those with CUDA inside. quickBlobSize still takes seconds when capped.
-	blobSize, quickBlobSize = 512 << 20, 256 << 20
-)
+// rounds give a median that odd rounds do not move; quickRounds are the fewest of which that is true.
+const rounds, quickRounds = 5, 3
 
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -48,7 +55,7 @@ func main() {
 // options are the command line's.
 type options struct {
 	rounds    int
-	size      int64
+	quick     bool
 	workloads []workload
 	systems   []system
 	// named is whether the systems were asked for by name: then one that can't run is an error.
@@ -57,9 +64,9 @@ type options struct {
 }
 
 func parse(args []string) (options, error) {
-	o := options{size: blobSize}
+	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	quick := flags.Bool("quick", false, "a smaller blob, and fewer rounds")
+	flags.BoolVar(&o.quick, "quick", false, "smaller content, and fewer rounds")
 	workloadNames := flags.String("workload", "", "workloads to run, with commas between them: "+list(workloads)+" (default all)")
 	systemNames := flags.String("system", "", "systems to measure, with commas between them: "+list(systems)+" (default all)")
 	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("measurements of each system and workload (default %d, quick %d)", rounds, quickRounds))
@@ -70,13 +77,10 @@ func parse(args []string) (options, error) {
 	if flags.NArg() > 0 {
 		return o, fmt.Errorf("%q: there are no arguments, only flags", flags.Arg(0))
 	}
-	if *quick {
-		o.size = quickBlobSize
-	}
 	switch {
 	case o.rounds < 0:
 		return o, fmt.Errorf("-rounds %d: allowed: 1 and more", o.rounds)
-	case o.rounds == 0 && *quick:
+	case o.rounds == 0 && o.quick:
 		o.rounds = quickRounds
 	case o.rounds == 0:
 		o.rounds = rounds
@@ -97,8 +101,8 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(os.Stderr, "building what is measured, and filling the registry …")
-	s, err := newScene(ctx, o.size)
+	fmt.Fprintln(os.Stderr, "building what is measured …")
+	s, err := newScene(ctx, o.quick)
 	if s != nil {
 		defer func() { err = errors.Join(err, s.close()) }()
 	}
@@ -117,10 +121,16 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		if err != nil {
 			return err
 		}
+		if len(t.Rows) == 0 {
+			continue
+		}
 		r.Tables = append(r.Tables, t)
 		if err := t.print(out); err != nil {
 			return err
 		}
+	}
+	if err := r.summary(out); err != nil {
+		return err
 	}
 	if o.json == "" {
 		return nil
@@ -136,7 +146,10 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 func able(ctx context.Context, s *scene, o options) ([]system, error) {
 	var some []system
 	for _, y := range o.systems {
-		err := y.able(ctx, s)
+		var err error
+		if y.able != nil {
+			err = y.able(ctx, s)
+		}
 		switch {
 		case err == nil:
 			some = append(some, y)
@@ -149,24 +162,34 @@ func able(ctx context.Context, s *scene, o options) ([]system, error) {
 	return some, nil
 }
 
-// measure runs one workload on all systems, in rounds.
+// measure runs one workload on all systems that it suits, in rounds.
 func measure(ctx context.Context, s *scene, w workload, o options) (table, error) {
-	t := table{Workload: w.name, About: w.about(o.size), Rows: make([]row, len(o.systems))}
-	for i, y := range o.systems {
-		t.Rows[i].System = y.name
-	}
-	for round := range o.rounds {
-		for turn := range o.systems {
-			// Who comes first changes by the round: each system follows each other one.
-			i := (round + turn) % len(o.systems)
-			m, err := s.measure(ctx, w, o.systems[i])
-			if err != nil {
-				return t, fmt.Errorf("%s, %s, round %d: %w", w.name, o.systems[i].name, round+1, err)
-			}
-			t.Rows[i].Measurements = append(t.Rows[i].Measurements, m)
-			fmt.Fprintf(os.Stderr, "%s, round %d of %d, %s: %.2f s\n", w.name, round+1, o.rounds, o.systems[i].name, m.Seconds)
+	t := table{Workload: w.name, About: w.what, Columns: w.columns}
+	var some []system
+	for _, y := range o.systems {
+		if w.suits(y) {
+			some = append(some, y)
+			t.Rows = append(t.Rows, row{System: y.name})
 		}
 	}
+	n := o.rounds
+	if w.rounds > 0 {
+		n = min(n, w.rounds)
+	}
+	for round := range n {
+		for turn := range some {
+			// Who comes first changes by the round: each system follows each other one.
+			i := (round + turn) % len(some)
+			v, err := s.measure(ctx, w, some[i])
+			if err != nil {
+				return t, fmt.Errorf("%s, %s, round %d: %w", w.name, some[i].name, round+1, err)
+			}
+			t.Rows[i].Measurements = append(t.Rows[i].Measurements, v)
+			fmt.Fprintf(os.Stderr, "%s, round %d of %d, %s: %s %s\n",
+				w.name, round+1, n, some[i].name, w.columns[0], spell(v[w.columns[0]]))
+		}
+	}
+	t.judge(w.goals)
 	return t, nil
 }
 

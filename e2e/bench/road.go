@@ -39,7 +39,7 @@ func openRoad(to string) (*road, error) {
 	return r, nil
 }
 
-func (r *road) url() string { return "http://" + r.listener.Addr().String() }
+func (r *road) address() string { return r.listener.Addr().String() }
 
 // close cuts all connections and returns when they are gone.
 func (r *road) close() error {

@@ -4,51 +4,58 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"syscall"
-	"time"
 
+	"github.com/entrepot/entrepot/e2e/bench/origin"
 	"github.com/entrepot/entrepot/e2e/testbed"
 )
 
 // memory is where Linux has a file system in memory. On it no disk is measured.
 const memory = "/dev/shm"
 
-// scene is what all systems have in common: a registry that holds one blob.
+// scene is what all measurements have in common: the programs, and the content.
 type scene struct {
-	bed      *testbed.Bed
+	bed   *testbed.Bed
+	quick bool
+	// store is what the counting registry serves.
+	store origin.Store
+	// files is a directory with the content of the warm workloads, below the paths of their requests; floor is the program
+	// that answers from there.
+	files, floor string
+	// registry and blob are the real one and what it holds, nil until a workload wants them.
 	registry *testbed.Registry
 	blob     blob
-	// storage says where the registry and the systems keep their content.
+	// storage says where the systems keep their content.
 	storage string
 }
 
-// newScene builds and starts it. Also when it fails, what it returns is to be closed unless nil.
-func newScene(ctx context.Context, size int64) (*scene, error) {
-	// The registry's copy, the layer while it is being made, a system's copy, and what else there is.
-	parent, storage := place(4*size + 1<<30)
+// newScene builds the programs. Also when it fails, what it returns is to be closed unless nil.
+func newScene(ctx context.Context, quick bool) (*scene, error) {
+	parent, storage := storage()
 	bed, err := testbed.NewIn(ctx, parent)
 	if err != nil {
 		return nil, err
 	}
-	s := &scene{bed: bed, storage: storage}
-	if s.registry, err = bed.StartRegistry(ctx, nil); err != nil {
+	s := &scene{bed: bed, quick: quick, storage: storage}
+	if s.floor, err = bed.BuildBench(ctx, "floor"); err != nil {
 		return s, err
 	}
-	image, err := bed.PushNoise(ctx, s.registry, "library/bench", "1.0", 1, size)
-	if err != nil {
+	if s.files, err = bed.Subdir("files"); err != nil {
 		return s, err
 	}
-	s.blob = blob{
-		path:   "/v2/" + image.Repository + "/blobs/" + image.Layers[0],
-		digest: image.Layers[0],
-		size:   image.LayerSizes[0],
-	}
-	return s, nil
+	return s, os.WriteFile(filepath.Join(s.files, "ready"), []byte("yes\n"), 0o644)
 }
 
-// place returns a directory to work in, and what to call it: in memory if so much room is there.
-func place(room int64) (dir, storage string) {
+func (s *scene) close() error { return s.bed.Close() }
+
+// room is the most that the workloads need at once: 64 blobs that are large, or a real registry with its system.
+const room = 18 << 30
+
+// storage returns a directory to work in, and what to call it: in memory if so much room is there.
+func storage() (dir, storage string) {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(memory, &fs); err == nil && int64(fs.Bavail)*int64(fs.Bsize) >= room {
 		return memory, "memory (" + memory + ")"
@@ -56,42 +63,77 @@ func place(room int64) (dir, storage string) {
 	return "", "disk (" + os.TempDir() + "): " + memory + " has no room"
 }
 
-func (s *scene) close() error { return s.bed.Close() }
-
-// measurement is one run of a workload on a system.
-type measurement struct {
-	// Seconds is what the client's work took.
-	Seconds float64 `json:"seconds"`
-	// UpstreamRatio is what upstream sent, with the protocol's own bytes, for each byte of the blob.
-	UpstreamRatio float64 `json:"upstream_ratio"`
-	// Connections to upstream, of which a system may have opened more than it used.
-	Connections int64 `json:"connections"`
-	usage
+// pick returns one of two sizes.
+func (s *scene) pick(full, quick int64) int64 {
+	if s.quick {
+		return quick
+	}
+	return full
 }
 
-// measure runs w once on y.
-func (s *scene) measure(ctx context.Context, w workload, y system) (m measurement, err error) {
-	r, err := openRoad(s.registry.Address)
+// onDisk returns an image like [origin.Store.Image] and has the static systems serve it as well.
+func (s *scene) onDisk(repository string, layers ...int64) (origin.Image, error) {
+	i, err := s.store.Image(repository, false, layers...)
 	if err != nil {
-		return m, err
+		return i, err
 	}
-	r.perConnection.Store(int64(w.perConnection))
-	subject, err := y.start(ctx, s, r.url())
+	if _, err := os.Stat(s.file(i.ManifestPath(i.ManifestTag))); err == nil {
+		return i, nil
+	}
+	for _, l := range i.Layers {
+		if err := s.writeFile(i.BlobPath(l.Digest), l.Content); err != nil {
+			return i, err
+		}
+	}
+	for _, reference := range []string{i.Manifest.Digest, i.ManifestTag} {
+		err := s.writeFile(i.ManifestPath(reference), func(w io.Writer) error {
+			_, err := w.Write(i.Manifest.Body)
+			return err
+		})
+		if err != nil {
+			return i, err
+		}
+	}
+	return i, nil
+}
+
+func (s *scene) file(path string) string { return filepath.Join(s.files, filepath.FromSlash(path)) }
+
+func (s *scene) writeFile(path string, content func(io.Writer) error) error {
+	name := s.file(path)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(name)
 	if err != nil {
-		return m, errors.Join(err, r.close())
+		return err
 	}
-	start := time.Now()
-	err = w.run(ctx, subject.URL(), s.blob)
-	m.Seconds = time.Since(start).Seconds()
-	usage, ended := subject.End()
-	// The system has ended: what has crossed is all that will.
-	if err := errors.Join(err, ended, r.close()); err != nil {
-		return m, err
+	if err := errors.Join(content(f), f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
 	}
-	all := r.crossed()
-	m.usage, m.Connections = usage, all.connections
-	m.UpstreamRatio = float64(all.bytes) / float64(s.blob.size)
-	return m, nil
+	return nil
+}
+
+// needRegistry starts the real registry with one blob in it, if it is not there yet.
+func (s *scene) needRegistry(ctx context.Context) error {
+	if s.registry != nil {
+		return nil
+	}
+	r, err := s.bed.StartRegistry(ctx, nil)
+	if err != nil {
+		return err
+	}
+	image, err := s.bed.PushNoise(ctx, r, "library/bench", "1.0", 1, s.pick(512<<20, 128<<20))
+	if err != nil {
+		return err
+	}
+	s.registry = r
+	s.blob = blob{
+		path:   "/v2/" + image.Repository + "/blobs/" + image.Layers[0],
+		digest: image.Layers[0],
+		size:   image.LayerSizes[0],
+	}
+	return nil
 }
 
 // mebibytes spells a size.

@@ -21,71 +21,119 @@ func (r report) header(out io.Writer) error {
 	return err
 }
 
+// summary says how many goals stand how.
+func (r report) summary(out io.Writer) error {
+	var known, reached, all int
+	for _, t := range r.Tables {
+		for _, g := range t.Goals {
+			all++
+			if g.Known {
+				known++
+			}
+			if g.Reached {
+				reached++
+			}
+		}
+	}
+	if all == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(out, "\n%d of %d goals reached, %d not, %d not measured\n", reached, all, known-reached, all-known)
+	return err
+}
+
 // table is what one workload took of each system.
 type table struct {
-	Workload string `json:"workload"`
-	About    string `json:"about"`
-	Rows     []row  `json:"systems"`
+	Workload string   `json:"workload"`
+	About    string   `json:"about"`
+	Columns  []metric `json:"columns"`
+	Rows     []row    `json:"systems"`
+	Goals    []judged `json:"goals"`
 }
 
 // row is one system's.
 type row struct {
-	System       string        `json:"system"`
-	Measurements []measurement `json:"measurements"`
+	System       string   `json:"system"`
+	Measurements []values `json:"measurements"`
 }
 
-// baseline is the system that the others are compared with.
-const baseline = "direct"
+// judged is a goal and how it stands.
+type judged struct {
+	goal
+	outcome
+}
 
-// print writes the table for readers. All numbers but the extremes are medians.
-func (t table) print(out io.Writer) error {
+// judge compares what was measured with the goals.
+func (t *table) judge(goals []goal) {
+	t.Goals = nil
+	for _, g := range goals {
+		t.Goals = append(t.Goals, judged{g, g.judge(t.median)})
+	}
+}
+
+// median of a system; ok is false if it was not measured.
+func (t *table) median(system string, m metric) (v float64, ok bool) {
+	for _, r := range t.Rows {
+		if all := r.values(m); r.System == system && len(all) > 0 {
+			return median(all), true
+		}
+	}
+	return 0, false
+}
+
+// print writes the table for readers. All numbers are medians, but the extremes of the first column.
+func (t *table) print(out io.Writer) error {
 	if _, err := fmt.Fprintf(out, "\n%s: %s\n", t.Workload, t.About); err != nil {
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(w, "system\tseconds\tmin\tmax\tof direct\tupstream/size\tconnections\tCPU seconds\tpeak MiB\t\n")
-	base := t.baseline()
-	for _, r := range t.Rows {
-		seconds := r.values(func(m measurement) float64 { return m.Seconds })
-		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%s\t%.3f\t%.0f\t%s\t%s\t\n",
-			r.System, median(seconds), slices.Min(seconds), slices.Max(seconds),
-			known("%.2f", median(seconds)/base, base > 0),
-			r.median(func(m measurement) float64 { return m.UpstreamRatio }),
-			r.median(func(m measurement) float64 { return float64(m.Connections) }),
-			known("%.2f", r.median(func(m measurement) float64 { return m.CPUSeconds }), r.System != baseline),
-			known("%.0f", r.median(func(m measurement) float64 { return float64(m.PeakBytes) / (1 << 20) }), r.System != baseline),
-		)
-	}
-	return w.Flush()
-}
-
-// baseline is the median of the baseline's seconds, 0 if it was not measured.
-func (t table) baseline() float64 {
-	for _, r := range t.Rows {
-		if r.System == baseline {
-			return r.median(func(m measurement) float64 { return m.Seconds })
+	fmt.Fprint(w, "system\t")
+	for i, m := range t.Columns {
+		fmt.Fprintf(w, "%s\t", m)
+		if i == 0 {
+			fmt.Fprint(w, "min\tmax\t")
 		}
 	}
-	return 0
-}
-
-// known formats a number, or says that there is none.
-func known(format string, number float64, ok bool) string {
-	if !ok {
-		return "-"
+	fmt.Fprintln(w)
+	for _, r := range t.Rows {
+		fmt.Fprintf(w, "%s\t", r.System)
+		for i, m := range t.Columns {
+			all := r.values(m)
+			if len(all) == 0 {
+				fmt.Fprint(w, "-\t")
+				if i == 0 {
+					fmt.Fprint(w, "-\t-\t")
+				}
+				continue
+			}
+			fmt.Fprintf(w, "%s\t", spell(median(all)))
+			if i == 0 {
+				fmt.Fprintf(w, "%s\t%s\t", spell(slices.Min(all)), spell(slices.Max(all)))
+			}
+		}
+		fmt.Fprintln(w)
 	}
-	return fmt.Sprintf(format, number)
-}
-
-func (r row) values(of func(measurement) float64) []float64 {
-	var values []float64
-	for _, m := range r.Measurements {
-		values = append(values, of(m))
+	if err := w.Flush(); err != nil {
+		return err
 	}
-	return values
+	for _, g := range t.Goals {
+		if _, err := fmt.Fprintf(out, "  goal, %v: %s\n", g.goal, g.describe(g.outcome)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (r row) median(of func(measurement) float64) float64 { return median(r.values(of)) }
+// values are those of a metric in all rounds; what has no such metric has none.
+func (r row) values(m metric) []float64 {
+	var all []float64
+	for _, v := range r.Measurements {
+		if n, ok := v[m]; ok {
+			all = append(all, n)
+		}
+	}
+	return all
+}
 
 // median is the middle one of values, or the mean of the two in the middle; 0 if there are none.
 func median(values []float64) float64 {

@@ -65,6 +65,17 @@ func build(ctx context.Context, dir string) (Programs, error) {
 	return p, nil
 }
 
+// BuildBench compiles one of the benchmark's own programs, named by its directory below e2e/bench, as entrepot is built,
+// and returns its path.
+func (b *Bed) BuildBench(ctx context.Context, name string) (string, error) {
+	root, err := moduleDir(ctx)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(b.Dir, "bin", name)
+	return path, goBuild(ctx, filepath.Join(root, "bench", name), path, ".")
+}
+
 // BuildCrane compiles the crane client and returns its path.
 func (b *Bed) BuildCrane(ctx context.Context) (string, error) {
 	root, err := moduleDir(ctx)

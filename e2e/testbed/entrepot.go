@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // Entrepot is an entrepot on a data directory of its own.
@@ -38,10 +37,10 @@ func (b *Bed) StartEntrepot(ctx context.Context, o EntrepotOptions) (*Entrepot, 
 		return nil, err
 	}
 	e := &Entrepot{dir: dir}
-	if e.Address, err = freeAddress(); err != nil {
+	if e.Address, err = FreeAddress(); err != nil {
 		return nil, err
 	}
-	if e.Admin, err = freeAddress(); err != nil {
+	if e.Admin, err = FreeAddress(); err != nil {
 		return nil, err
 	}
 	e.command = Command{
@@ -98,12 +97,6 @@ func (e *Entrepot) Kill() error { return e.process.Kill() }
 
 // Remove stops it and removes all that it had on disk, its log included.
 func (e *Entrepot) Remove() error { return errors.Join(e.Stop(), os.RemoveAll(e.dir)) }
-
-// PeakMemory is the most memory that the running process has had resident so far, in bytes.
-func (e *Entrepot) PeakMemory() (int64, error) { return e.process.PeakMemory() }
-
-// CPUTime is what the process took of all processors over its life. It must have been stopped.
-func (e *Entrepot) CPUTime() time.Duration { return e.process.CPUTime() }
 
 // URL is where clients pull from.
 func (e *Entrepot) URL() string { return "http://" + e.Address }

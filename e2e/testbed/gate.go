@@ -51,7 +51,7 @@ func (b *Bed) OpenGate(r *Registry) (*Gate, error) { return b.openGate(r.Address
 func (b *Bed) OpenClientsGate(e *Entrepot) (*Gate, error) { return b.openGate(e.Address) }
 
 func (b *Bed) openGate(server string) (*Gate, error) {
-	address, err := freeAddress()
+	address, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,7 @@ func (b *Bed) StartRegistry(ctx context.Context, c *Credentials) (*Registry, err
 	if err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	address, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}

@@ -81,10 +81,10 @@ func Sweep(dir string) error {
 	return errors.Join(endLeftovers(dir), unmountBelow(dir), os.RemoveAll(dir))
 }
 
-// freeAddress returns a loopback address that nobody listened on a moment ago. The programs started here want
+// FreeAddress returns a loopback address that nobody listened on a moment ago. The programs started here want
 // their port told, so the gap between asking and taking it can't be closed; a loss of the race shows as a process
 // that exits before it is ready.
-func freeAddress() (string, error) {
+func FreeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err

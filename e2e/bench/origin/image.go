@@ -1,0 +1,147 @@
+package origin
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Document is a manifest or a configuration: small, and as it is sent.
+type Document struct {
+	MediaType, Digest string
+	Body              []byte
+}
+
+// Image is an index, one manifest in it, its configuration and its layers, in a repository of its own. One tag names the
+// index, another the manifest.
+type Image struct {
+	Repository              string
+	Tag, ManifestTag        string
+	Index, Manifest, Config Document
+	Layers                  []Blob
+}
+
+// Bytes is the size of all blobs of the image, the configuration included.
+func (i Image) Bytes() int64 {
+	n := int64(len(i.Config.Body))
+	for _, l := range i.Layers {
+		n += l.Size
+	}
+	return n
+}
+
+// ManifestPath is where the manifest is asked for by reference, BlobPath where a blob is.
+func (i Image) ManifestPath(reference string) string {
+	return "/v2/" + i.Repository + "/manifests/" + reference
+}
+func (i Image) BlobPath(digest string) string { return "/v2/" + i.Repository + "/blobs/" + digest }
+
+// Store holds all images that the registry serves. Its methods may be called concurrently.
+type Store struct {
+	mu sync.Mutex
+	// guards following
+	blobs  uint64
+	images map[string]Image // by repository
+}
+
+// Image returns the image of a repository, making it when it is first asked for. Endless layers have digests that are
+// not theirs: for layers that no client reads to the end.
+func (s *Store) Image(repository string, endless bool, layers ...int64) (Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i, ok := s.images[repository]; ok {
+		return i, nil
+	}
+	i := Image{Repository: repository, Tag: "1.0", ManifestTag: "1.0-amd64"}
+	for _, size := range layers {
+		s.blobs++
+		if endless {
+			i.Layers = append(i.Layers, newEndless(s.blobs, size))
+		} else {
+			i.Layers = append(i.Layers, newBlob(s.blobs, size))
+		}
+	}
+	if err := i.describe(); err != nil {
+		return Image{}, fmt.Errorf("making %s: %w", repository, err)
+	}
+	if s.images == nil {
+		s.images = map[string]Image{}
+	}
+	s.images[repository] = i
+	return i, nil
+}
+
+// describe makes the documents around the layers.
+func (i *Image) describe() error {
+	platform := ocispec.Platform{OS: "linux", Architecture: "amd64"}
+	config := ocispec.Image{Platform: platform, RootFS: ocispec.RootFS{Type: "layers"}}
+	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	// The repository is in the configuration: images of the same layers are different images.
+	config.Config.Labels = map[string]string{ocispec.AnnotationTitle: i.Repository}
+	for _, l := range i.Layers {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.Digest(l.Digest))
+		manifest.Layers = append(manifest.Layers, ocispec.Descriptor{
+			MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.Digest(l.Digest), Size: l.Size,
+		})
+	}
+	var err error
+	if i.Config, err = document(ocispec.MediaTypeImageConfig, config); err != nil {
+		return err
+	}
+	manifest.Config = i.Config.descriptor()
+	if i.Manifest, err = document(ocispec.MediaTypeImageManifest, manifest); err != nil {
+		return err
+	}
+	child := i.Manifest.descriptor()
+	child.Platform = &platform
+	i.Index, err = document(ocispec.MediaTypeImageIndex, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{child},
+	})
+	return err
+}
+
+func document(mediaType string, v any) (Document, error) {
+	body, err := json.Marshal(v)
+	sum := sha256.Sum256(body)
+	return Document{MediaType: mediaType, Digest: "sha256:" + hex.EncodeToString(sum[:]), Body: body}, err
+}
+
+func (d Document) descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: d.MediaType, Digest: digest.Digest(d.Digest), Size: int64(len(d.Body))}
+}
+
+// content is what a path names, by kind.
+type content struct {
+	kind     Kind
+	document Document
+	blob     Blob // if there is no document
+}
+
+// find returns what is asked for below a repository; what is "manifests" or "blobs".
+func (s *Store) find(repository, what, reference string) (content, bool) {
+	s.mu.Lock()
+	i, ok := s.images[repository]
+	s.mu.Unlock()
+	switch {
+	case !ok:
+	case what == "manifests" && (reference == i.Tag || reference == i.Index.Digest):
+		return content{kind: Manifests, document: i.Index}, true
+	case what == "manifests" && (reference == i.ManifestTag || reference == i.Manifest.Digest):
+		return content{kind: Manifests, document: i.Manifest}, true
+	case what == "blobs" && reference == i.Config.Digest:
+		return content{kind: Configs, document: i.Config}, true
+	case what == "blobs":
+		for _, l := range i.Layers {
+			if l.Digest == reference {
+				return content{kind: Layers, blob: l}, true
+			}
+		}
+	}
+	return content{}, false
+}
