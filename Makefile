@@ -6,7 +6,7 @@ STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE := $(if $(shell command -v $${CC:-cc} || command -v gcc),-race)
 
 # Modules of their own, so that what they need never reaches the product.
-MODULES = . e2e e2e/chart e2e/containerd2
+MODULES = . e2e e2e/bench/million e2e/chart e2e/containerd2
 
 .PHONY: build run demo test e2e bench check fuzz help
 

@@ -37,7 +37,8 @@ import (
 )
 
 // rounds give a median that odd rounds do not move; quickRounds are the fewest of which that is true.
-const rounds, quickRounds = 5, 3
+// Workloads that take long have no more in a full run either.
+const rounds, quickRounds, longRounds = 5, 3, 3
 
 func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -66,7 +67,7 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.BoolVar(&o.quick, "quick", false, "smaller content, and fewer rounds")
+	flags.BoolVar(&o.quick, "quick", false, "smaller content, fewer rounds and fewer systems: goals are for the full sizes")
 	workloadNames := flags.String("workload", "", "workloads to run, with commas between them: "+list(workloads)+" (default all)")
 	systemNames := flags.String("system", "", "systems to measure, with commas between them: "+list(systems)+" (default all)")
 	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("measurements of each system and workload (default %d, quick %d)", rounds, quickRounds))
@@ -92,7 +93,9 @@ func parse(args []string) (options, error) {
 	if o.systems, err = pick(systems, *systemNames); err != nil {
 		return o, fmt.Errorf("-system: %w", err)
 	}
-	o.named = *systemNames != ""
+	if o.named = *systemNames != ""; o.quick && !o.named {
+		o.systems = slices.DeleteFunc(slices.Clone(o.systems), func(y system) bool { return y.thorough })
+	}
 	return o, nil
 }
 
@@ -173,8 +176,11 @@ func measure(ctx context.Context, s *scene, w workload, o options) (table, error
 		}
 	}
 	n := o.rounds
-	if w.rounds > 0 {
-		n = min(n, w.rounds)
+	switch {
+	case w.long && o.quick:
+		n = 1
+	case w.long:
+		n = min(n, longRounds)
 	}
 	for round := range n {
 		for turn := range some {

@@ -28,6 +28,8 @@ type scene struct {
 	// registry and blob are the real one and what it holds, nil until a workload wants them.
 	registry *testbed.Registry
 	blob     blob
+	// million is a data directory of entrepot with as many blobs, empty until a workload wants it.
+	million string
 	// storage says where the systems keep their content.
 	storage string
 }
@@ -123,7 +125,7 @@ func (s *scene) needRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	image, err := s.bed.PushNoise(ctx, r, "library/bench", "1.0", 1, s.pick(512<<20, 128<<20))
+	image, err := s.bed.PushNoise(ctx, r, "library/bench", "1.0", 1, s.pick(512<<20, 48<<20))
 	if err != nil {
 		return err
 	}

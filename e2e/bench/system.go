@@ -15,6 +15,8 @@ import (
 // system is a way from the client to the content.
 type system struct {
 	name string
+	// thorough systems are for full runs, unless asked for by name.
+	thorough bool
 	// static systems have all content before they start: they can't be cold.
 	static bool
 	// able is nil if the system can run anywhere; it says why one can't run here.
@@ -56,14 +58,16 @@ const (
 var systems = []system{
 	{name: nobody},
 	entrepot(mirror),
-	entrepot(mirrorSingle, "ENTREPOT_REGISTRIES_DOCKER_IO_CONNECTIONS_PER_BLOB=1"),
+	thorough(entrepot(mirrorSingle, "ENTREPOT_REGISTRIES_DOCKER_IO_CONNECTIONS_PER_BLOB=1")),
 	entrepot(mirrorLayers, "ENTREPOT_CACHE_READ_AHEAD=layers"),
-	{name: peerRegistry, command: distribution},
+	{name: peerRegistry, thorough: true, command: distribution},
 	{name: peerNginx, able: needs("nginx"), command: nginxCache},
 	{name: peerSquid, able: needs("squid"), command: squid},
 	{name: limitStatic, static: true, able: needs("nginx"), command: nginxFiles},
 	{name: limitFloor, static: true, command: floor},
 }
+
+func thorough(y system) system { y.thorough = true; return y }
 
 // entrepot is the mirror with its defaults but for settings.
 func entrepot(name string, settings ...string) system {

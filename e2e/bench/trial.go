@@ -95,8 +95,11 @@ type phase struct {
 	crossed crossed
 }
 
-// phase measures work.
-func (t *trial) phase(work func() error) (p phase, err error) {
+// phase measures work, and what the system does behind it.
+func (t *trial) phase(work func() error) (phase, error) { return t.phaseUntil(work, t.settle) }
+
+// phaseUntil measures work, and then what the system does until rest returns.
+func (t *trial) phaseUntil(work, rest func() error) (p phase, err error) {
 	var before testbed.Spent
 	if t.process != nil {
 		if before, err = t.process.Spent(); err != nil {
@@ -112,7 +115,7 @@ func (t *trial) phase(work func() error) (p phase, err error) {
 		return p, err
 	}
 	p.seconds = time.Since(start).Seconds()
-	if err := t.settle(); err != nil {
+	if err := rest(); err != nil {
 		return p, err
 	}
 	if t.process != nil {
@@ -144,7 +147,7 @@ const (
 	restFor   = 50 * time.Millisecond
 	restShare = 0.05
 	// restWithin bounds the wait for it.
-	restWithin = 30 * time.Second
+	restWithin = time.Minute
 )
 
 // settle waits until the system is at rest: what it does after the last client has its last byte has been done.

@@ -90,6 +90,7 @@ var images = []workload{
 		goals:   []goal{most(upstreamAsked, 0), most(requestsLater, 1)},
 		line:    origin.Line{Away: farAway},
 		tagTTL:  farTTL,
+		long:    true,
 		run:     farWarm,
 	},
 }

@@ -37,6 +37,7 @@ var numbers = []workload{
 		systems: caches,
 		columns: []metric{peak, duration},
 		goals:   []goal{most(peak, 64)},
+		long:    true,
 		// So much that the clients wait for the system, and so little that it has nowhere near all of it when they stop.
 		line: origin.Line{Total: 1_000_000_000},
 		run: func(t *trial) (values, error) {
@@ -85,6 +86,10 @@ func (t *trial) many(prefix string, endless bool, size, n int64) (p phase, all i
 		}
 		return g.Wait()
 	}
-	p, err = t.phase(work)
+	if n < 0 {
+		p, err = t.phase(work)
+	} else {
+		p, err = t.phaseUntil(work, func() error { return nil })
+	}
 	return p, manyBlobs * size, err
 }

@@ -27,6 +27,7 @@ var overRegistry = []workload{
 		columns:      []metric{duration, cpu, upstreamShare, connections, peak},
 		line:         origin.Line{PerConnection: perConnection},
 		overRegistry: true,
+		long:         true,
 		run:          pullBlob,
 	},
 }

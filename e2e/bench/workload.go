@@ -23,8 +23,8 @@ type workload struct {
 	overRegistry bool
 	// tagTTL is what the systems are told, their default if 0.
 	tagTTL time.Duration
-	// rounds is the most that the workload is measured, as often as asked for if 0.
-	rounds int
+	// long workloads are measured longRounds times at most, and once by a quick run.
+	long bool
 	// run does the work on one system.
 	run func(*trial) (values, error)
 }

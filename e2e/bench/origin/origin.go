@@ -237,8 +237,10 @@ func (o *Server) send(ctx context.Context, w io.Writer, p []byte, k Kind) error 
 				return err
 			}
 		}
+		// Counted first: who has all of a body finds all of it counted.
+		o.bytes[k].Add(int64(n))
 		sent, err := w.Write(p[:n])
-		o.bytes[k].Add(int64(sent))
+		o.bytes[k].Add(int64(sent - n))
 		if err != nil {
 			return err
 		}
