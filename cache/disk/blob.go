@@ -32,7 +32,7 @@ func (s *Store) Blob(d digest.Digest) (*os.File, int64, error) {
 	if err := validate(d); err != nil {
 		return nil, 0, err
 	}
-	f, err := s.openBlob(blobPath(d))
+	f, err := s.open(blobPath(d), os.O_RDONLY, 0)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -48,11 +48,12 @@ func (s *Store) Blob(d digest.Digest) (*os.File, int64, error) {
 	return f, st.Size, nil
 }
 
-// openBlob opens a path without leaving the data directory, in one system call where os.Root makes one for each directory on
-// the way, and asks the poller about a file that it can't poll. Whatever else the kernel says than that there is none, or that it is
-// open, os.Root decides: the call may be unknown to it, or forbidden to containers.
-func (s *Store) openBlob(path string) (f *os.File, err error) {
-	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+// open opens a path without leaving the data directory, in one system call where os.Root makes one for each directory on
+// the way, and asks the poller about a file that it can't poll. Whatever else the kernel says than that it is open, or that
+// there is none, or that there is one, os.Root decides: the call may be unknown to it, or forbidden to containers.
+func (s *Store) open(path string, flags int, perm os.FileMode) (f *os.File, err error) {
+	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW, Mode: uint64(perm),
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
 	err = onDescriptor(s.dir, func(dir int) error {
 		fd, err := unix.Openat2(dir, path, &how)
 		if err == nil {
@@ -63,10 +64,10 @@ func (s *Store) openBlob(path string) (f *os.File, err error) {
 	switch {
 	case err == nil:
 		return f, nil
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist):
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return s.root.Open(path)
+	return s.root.OpenFile(path, flags, perm)
 }
 
 // Has reports whether complete content is there.

@@ -40,7 +40,7 @@ func (p *Partial) Reopen() (*os.File, error) {
 		return nil, err
 	}
 	for _, name := range []string{p.name, blobPath(p.digest)} { // in the order in which it gets them
-		f, err := p.store.root.Open(name)
+		f, err := p.store.open(name, os.O_RDONLY, 0)
 		if err != nil {
 			continue
 		}
@@ -94,14 +94,18 @@ func (s *Store) create(name string, d digest.Digest, size int64) (*Partial, erro
 	return p, nil
 }
 
-func (s *Store) createFile(name string, size int64) (*os.File, error) {
-	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	f, err := s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
-	if errors.Is(err, fs.ErrNotExist) { // somebody has removed the directory
-		_ = s.root.Mkdir("partial", 0o750)
-		f, err = s.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+func (s *Store) createFile(name string, size int64) (f *os.File, err error) {
+	for range 3 { // what is in the way is removed, and a directory that somebody has removed is made anew
+		f, err = s.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+		switch {
+		case errors.Is(err, fs.ErrExist):
+			_ = s.root.Remove(name)
+			continue
+		case errors.Is(err, fs.ErrNotExist):
+			_ = s.root.Mkdir("partial", 0o750)
+			continue
+		}
+		break
 	}
 	if err != nil {
 		return nil, err
