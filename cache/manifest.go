@@ -180,8 +180,9 @@ func (c *Cache) download(ctx context.Context, r *remote, repo Repository, refere
 	}
 	desc.Digest, desc.Size = want, int64(len(body))
 	m := &Manifest{Descriptor: desc, Body: body, Verdict: Verdict{Outcome: Miss}}
-	m.Verdict.Stored = c.put(want, body)
+	// The proof comes before the content, so that nobody who finds the one asks upstream for the other.
 	c.logged(c.index.Confirm(repo, want, index.Member{MediaType: desc.MediaType, Size: desc.Size}))
 	c.logged(c.index.Claim(repo, doc.named()))
+	m.Verdict.Stored = c.put(want, body)
 	return m, nil
 }
