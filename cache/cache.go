@@ -14,6 +14,7 @@
 //     of the repository names it and upstream showed it somewhere in that registry. Anything else is asked for first.
 //   - When upstream fails, the last good answer is served as stale; but a manifest only if its blobs can be served too.
 //   - An upstream's 401, 403 and 404 are answers, and are passed on. A tag that gets one is forgotten.
+//   - What clients are going to ask for next may be asked for ahead of them, see ahead.go. It is no trouble to anybody.
 //   - The disk failing is no reason for a pull to fail: content then streams through.
 package cache
 
@@ -57,12 +58,14 @@ type Options struct {
 
 	FillWhole     bool // who asks for a part of a blob has all of it fetched
 	ParkAbandoned bool // what no client is left for is not fetched any further
+	ReadAhead     ReadAhead
 
 	Upstreams map[string]Upstream // by registry name
 
-	FillDone func(readers int, err error) // told of each transfer that ended; may be nil
-	Log      *zap.Logger                  // may be nil
-	Now      func() time.Time             // the clock; nil: time.Now
+	FillDone  func(readers int, err error)           // told of each transfer that ended; may be nil
+	AheadDone func(registry, kind string, kept bool) // told of each manifest or blob that was read ahead; may be nil
+	Log       *zap.Logger                            // may be nil
+	Now       func() time.Time                       // the clock; nil: time.Now
 }
 
 // Cache is an open cache. Its methods may be called concurrently.
@@ -75,6 +78,7 @@ type Cache struct {
 	relays  *relay.Relays
 	remotes map[string]*remote
 	recency *recency
+	ahead   *ahead
 
 	flights singleflight.Group // small answers under way: manifests, tag checks, HEADs, listings
 	ctx     context.Context    // ends when Close is called
@@ -116,6 +120,7 @@ func open(ctx context.Context, opts Options) (*Cache, error) {
 		Whole: opts.FillWhole, Park: opts.ParkAbandoned,
 	})
 	c.relays = relay.New(relay.Options{Final: isAnswer})
+	c.ahead = newAhead(c, opts.ReadAhead)
 	return c, nil
 }
 
@@ -256,6 +261,9 @@ func (c *Cache) drop(d digest.Digest, why string) {
 }
 
 func (c *Cache) fillDone(r fill.Report) {
+	if c.ahead.ended(r.Digest) {
+		r.Readers-- // to one that was no client
+	}
 	src := r.Source.(source)
 	log := c.log.With(zap.String("repository", src.repo.String()), zap.Stringer("digest", r.Digest),
 		zap.Int64("size", r.Size), zap.Int("readers", r.Readers))
@@ -273,6 +281,8 @@ func (c *Cache) fillDone(r fill.Report) {
 		log.Debug("upstream does not give the blob", zap.Error(r.Err))
 	case errors.Is(r.Err, fill.ErrDigest):
 		log.Error("wrong bytes of a blob: nothing of it was kept, no client got all of it", zap.Error(r.Err))
+	case r.Readers == 0:
+		log.Debug("blob not read ahead", zap.Error(r.Err))
 	default:
 		log.Warn("blob not kept", zap.Error(r.Err))
 	}

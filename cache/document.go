@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,11 +16,12 @@ import (
 // rest, and the bytes themselves, are the clients' matter. All descriptors in it are well-formed.
 type document struct {
 	images []ocispec.Descriptor // of an index
-	parts  []ocispec.Descriptor // of an image: config and layers
+	config []ocispec.Descriptor // of an image: one at most
+	layers []ocispec.Descriptor // of an image
 }
 
 // named is the content that belongs to the document.
-func (d document) named() []ocispec.Descriptor { return append(d.images, d.parts...) }
+func (d document) named() []ocispec.Descriptor { return slices.Concat(d.images, d.config, d.layers) }
 
 // maxNamed is how many descriptors a manifest may hold: far more than any image has. Each costs a record.
 const maxNamed = 10_000
@@ -77,9 +79,9 @@ func (d *document) read(dec *json.Decoder, name string) error {
 	case "manifests":
 		return descriptors(dec, &d.images)
 	case "layers":
-		return descriptors(dec, &d.parts)
+		return descriptors(dec, &d.layers)
 	}
-	return descriptor(dec, &d.parts)
+	return descriptor(dec, &d.config)
 }
 
 // descriptors reads an array of descriptors, or null.
@@ -121,9 +123,18 @@ func descriptor(dec *json.Decoder, to *[]ocispec.Descriptor) error {
 	urls := string(fields["urls"])
 	elsewhere := urls != "" && urls != "null" && urls != "[]"
 	if wellFormed && !elsewhere && size >= 0 && len(mediaType) < 256 && digest.Digest(d).Validate() == nil {
-		*to = append(*to, ocispec.Descriptor{MediaType: mediaType, Digest: digest.Digest(d), Size: size})
+		*to = append(*to, ocispec.Descriptor{MediaType: mediaType, Digest: digest.Digest(d), Size: size, Platform: readPlatform(fields)})
 	}
 	return nil
+}
+
+// readPlatform is what a descriptor says that its content is for; nil if it does not, or not so that it can be read.
+func readPlatform(fields map[string]json.RawMessage) (p *ocispec.Platform) {
+	raw, ok := fields["platform"]
+	if !ok || json.Unmarshal(raw, &p) != nil {
+		return nil
+	}
+	return p
 }
 
 func expect(dec *json.Decoder, want json.Delim) error {

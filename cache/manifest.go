@@ -40,10 +40,16 @@ func (c *Cache) Manifest(ctx context.Context, repo Repository, ref Reference, ac
 	if err != nil {
 		return nil, err
 	}
+	var m *Manifest
 	if ref.Digest != "" {
-		return c.manifestByDigest(ctx, r, repo, ref.Digest, headOnly)
+		m, err = c.manifestByDigest(ctx, r, repo, ref.Digest, headOnly)
+	} else {
+		m, err = c.manifestByTag(ctx, r, repo, ref.Tag, accept, headOnly)
 	}
-	return c.manifestByTag(ctx, r, repo, ref.Tag, accept, headOnly)
+	if err == nil && !headOnly {
+		c.ahead.asked(repo, m)
+	}
+	return m, err
 }
 
 // manifestByDigest never asks upstream about what is kept, but whether it may be served.
@@ -184,5 +190,6 @@ func (c *Cache) download(ctx context.Context, r *remote, repo Repository, refere
 	c.logged(c.index.Confirm(repo, want, index.Member{MediaType: desc.MediaType, Size: desc.Size}))
 	c.logged(c.index.Claim(repo, doc.named()))
 	m.Verdict.Stored = c.put(want, body)
+	c.ahead.came(repo, m, doc)
 	return m, nil
 }

@@ -150,8 +150,8 @@ func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository,
 	return c.checkTag(ctx, r, repo, tag, fetch)
 }
 
-// checkTag asks upstream what a tag names and takes the answer down. The manifest is at hand afterwards, but when the tag
-// was not known before and fetch is false.
+// checkTag asks upstream what a tag names and takes the answer down. The manifest is at hand afterwards, except, perhaps, when
+// the tag was not known before and fetch is false.
 //
 // A tag that moved is taken down only once its new manifest is here: HEAD is free under rate limits and GET is not, so
 // upstream may well answer the one and refuse the other, and then the last good answer must still be had under its tag.
@@ -182,7 +182,20 @@ func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag st
 // askTag asks upstream what a tag names: by HEAD if there is something to compare with or nobody wants the manifest,
 // else by the GET that is going to be needed anyway. A refusal is asked for by GET, too, if somebody wants the manifest:
 // the answer to a HEAD has no words for the client, and some registries refuse HEAD alone.
+//
+// Who asks by HEAD for a tag that is new here is going to GET what it names, with one round trip more. So if anything is read
+// ahead at all, that is: HEAD is left for when the registry gives no manifest, but might tell of it.
 func (c *Cache) askTag(ctx context.Context, r *remote, repo Repository, tag string, old index.Tag, known, fetch bool) (found, error) {
+	if ahead, ok := c.ahead.willing(repo.Registry); ok && !known && !fetch {
+		began := c.opts.Now()
+		m, _, err := c.fetchManifest(ctx, ahead, repo, tag)
+		switch {
+		case err == nil:
+			return found{index.Tag{Manifest: m.Descriptor}, m}, nil
+		case isAnswer(err), isSilence(err):
+			return found{}, r.note(began, err)
+		}
+	}
 	if known || !fetch {
 		desc, err := r.Resolve(ctx, repo.Name, tag, manifestTypes)
 		if err != nil && !(isAnswer(err) && fetch) {

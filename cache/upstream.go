@@ -51,6 +51,13 @@ func isThrottled(err error) bool {
 	return errors.As(err, &t) && t.Throttled()
 }
 
+// isSilence reports whether the error says that there was no answer, or no whole one: asking in another way is a second
+// time-out for who waits.
+func isSilence(err error) bool {
+	e, ok := errors.AsType[*upstream.Error](err)
+	return ok && e.Status == 0
+}
+
 const (
 	// probeAfter is how long a registry that failed is left alone before somebody's request asks it again, behind that
 	// request's back: until it answers, stale answers are given without waiting for it.
@@ -101,6 +108,13 @@ func (r *remote) down() (down, probe bool) {
 		return false, true
 	}
 	return true, r.now().Sub(r.failed) >= probeAfter
+}
+
+// failedWithin reports whether the registry failed when it was last asked, and not longer ago.
+func (r *remote) failedWithin(d time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.failed.IsZero() && r.now().Sub(r.failed) < d
 }
 
 // answeredJustNow reports whether the registry is there for all that is known.

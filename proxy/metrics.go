@@ -24,6 +24,7 @@ type Metrics struct {
 	upstreamBytes    *prometheus.CounterVec
 	fills            *prometheus.CounterVec
 	fillReaders      prometheus.Histogram
+	ahead            *prometheus.CounterVec
 }
 
 // unrouted is the label of requests that name no configured registry.
@@ -48,11 +49,12 @@ func NewMetrics(registries []string, version string) *Metrics {
 		fills:         counter("fills_total", "Transfers of blobs from upstream that ended: kept, or failed.", "outcome"),
 		fillReaders: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "entrepot_fill_readers",
 			Help: "How many clients shared a transfer of a blob from upstream.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}}),
+		ahead: counter("read_ahead_total", "Manifests and blobs fetched before a client asked: kept, or failed.", "registry", "kind", "outcome"),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "entrepot_build_info", Help: "Always 1."}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.requests, m.bytes, m.firstByte, m.upstreamRequests, m.upstreamSeconds, m.upstreamBytes,
-		m.fills, m.fillReaders, build,
+		m.fills, m.fillReaders, m.ahead, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.zero(registries)
 	return m
@@ -70,6 +72,10 @@ func (m *Metrics) zero(registries []string) {
 				m.upstreamRequests.WithLabelValues(registry, k, outcome)
 			}
 		}
+		for _, k := range []kind{kindManifest, kindBlob} {
+			m.ahead.WithLabelValues(registry, string(k), outcomeKept)
+			m.ahead.WithLabelValues(registry, string(k), outcomeFailed)
+		}
 		for _, k := range []kind{kindManifest, kindBlob, kindTags, kindReferrers} {
 			for _, o := range cache.Outcomes {
 				m.requests.WithLabelValues(registry, string(k), o.String())
@@ -79,7 +85,7 @@ func (m *Metrics) zero(registries []string) {
 			m.requests.WithLabelValues(registry, string(k), outcomeFailed)
 		}
 	}
-	for _, outcome := range []string{"kept", "failed"} {
+	for _, outcome := range []string{outcomeKept, outcomeFailed} {
 		m.fills.WithLabelValues(outcome)
 	}
 }
@@ -119,12 +125,22 @@ func (m *Metrics) UpstreamBytes(registry, kind string, n int64) {
 
 // FillDone counts a transfer that ended.
 func (m *Metrics) FillDone(readers int, err error) {
-	outcome := "kept"
-	if err != nil {
-		outcome = "failed"
-	}
-	m.fills.WithLabelValues(outcome).Inc()
+	m.fills.WithLabelValues(kept(err == nil)).Inc()
 	m.fillReaders.Observe(float64(readers))
+}
+
+// AheadDone counts what was read ahead.
+func (m *Metrics) AheadDone(registry, kind string, was bool) {
+	m.ahead.WithLabelValues(registry, kind, kept(was)).Inc()
+}
+
+const outcomeKept = "kept"
+
+func kept(was bool) string {
+	if was {
+		return outcomeKept
+	}
+	return outcomeFailed
 }
 
 // answered counts a request that was answered.

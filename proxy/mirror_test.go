@@ -65,7 +65,7 @@ func newMirrorOf(t *testing.T, endpoints ...*registry) *mirror {
 }
 
 func (m *mirror) begin(change ...func(*cache.Options)) {
-	m.opts = cache.Options{DataDir: m.t.TempDir(), TagTTL: time.Minute, Now: m.now}
+	m.opts = cache.Options{DataDir: m.t.TempDir(), TagTTL: time.Minute, ReadAhead: cache.ReadNothing, Now: m.now}
 	for _, c := range change {
 		c(&m.opts)
 	}
@@ -91,7 +91,7 @@ func (m *mirror) start() {
 	log := zap.New(core)
 	m.logs = logs
 	m.metrics = proxy.NewMetrics([]string{"docker.io"}, "test")
-	m.opts.Log, m.opts.FillDone, m.opts.Upstreams = log, m.metrics.FillDone, map[string]cache.Upstream{}
+	m.opts.Log, m.opts.FillDone, m.opts.AheadDone, m.opts.Upstreams = log, m.metrics.FillDone, m.metrics.AheadDone, map[string]cache.Upstream{}
 	var registries []proxy.Registry
 	for name, u := range m.extra {
 		endpoints := []upstream.Endpoint{m.endpoint(u)}
