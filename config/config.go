@@ -21,7 +21,7 @@
 //	default_registry: docker.io
 //	shutdown_grace: 30s
 //	log: {level: info, format: auto}
-//	cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 60s, fill: auto, when_abandoned: finish}
+//	cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 60s, fill: auto, when_abandoned: finish, read_ahead: config}
 //	registries:
 //	  docker.io:
 //	    endpoints: [{url: https://registry-1.docker.io}]
@@ -98,6 +98,10 @@ type Cache struct {
 	// WhenAbandoned says what becomes of a blob's transfer when the last client that wanted it has left: finish, it goes
 	// on in the background, or park, what is there is kept until somebody asks again. Default finish.
 	WhenAbandoned Abandonment `yaml:"when_abandoned"`
+	// ReadAhead says what is fetched before a client asks for it: off, nothing; manifests, the manifest of a tag that is asked for by
+	// HEAD, and those that an index names for the platforms of the clients; config, the configuration of an image too; layers,
+	// its layers too. Default config.
+	ReadAhead ReadAhead `yaml:"read_ahead"`
 }
 
 // Registry is one upstream registry.
@@ -172,6 +176,7 @@ func Default() *Config {
 		Log:             Log{Level: "info", Format: "auto"},
 		Cache: Cache{
 			MinFree: Space{Percent: 5}, TagTTL: Duration(60 * time.Second), Fill: "auto", WhenAbandoned: "finish",
+			ReadAhead: "config",
 		},
 		Registries: map[string]Registry{dockerHub: defaultRegistry(dockerHub)},
 	}

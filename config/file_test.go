@@ -17,7 +17,7 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 	}{
 		// Shape.
 		{"unknown key", "cache:\n  tag_tl: 5s\n",
-			[]string{"f.yaml:2: cache.tag_tl: unknown key; did you mean tag_ttl? allowed: max_size, min_free, tag_ttl, fill, when_abandoned"}},
+			[]string{"f.yaml:2: cache.tag_tl: unknown key; did you mean tag_ttl? allowed: max_size, min_free, tag_ttl, fill, when_abandoned, read_ahead"}},
 		{"unknown key far from any", "zzzzzzzz: 1\n",
 			[]string{"f.yaml:1: zzzzzzzz: unknown key; allowed: " + keys}},
 		{"key that is no text", "\n? [listen]\n: 1\n",
@@ -88,11 +88,12 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 				`f.yaml:7: bandwidth.upstream: "200" is not a rate; allowed: bits as in 200Mbit/s, bytes as in 20MB/s or 20MiB/s, or unlimited`,
 				`f.yaml:9: registries.a.io.prefer: "fastest" is unknown; allowed: order, speed`,
 			}},
-		{"modes", "cache:\n  fill: parts\n  when_abandoned: drop\nbandwidth: {background: 5%}\n",
+		{"modes", "cache:\n  fill: parts\n  when_abandoned: drop\n  read_ahead: all\nbandwidth: {background: 5%}\n",
 			[]string{
 				`f.yaml:2: cache.fill: "parts" is unknown; allowed: auto, whole`,
 				`f.yaml:3: cache.when_abandoned: "drop" is unknown; allowed: finish, park`,
-				`f.yaml:4: bandwidth.background: "5%" is not a rate; allowed: bits as in 200Mbit/s, bytes as in 20MB/s or 20MiB/s, or unlimited`,
+				`f.yaml:4: cache.read_ahead: "all" is unknown; allowed: off, manifests, config, layers`,
+				`f.yaml:5: bandwidth.background: "5%" is not a rate; allowed: bits as in 200Mbit/s, bytes as in 20MB/s or 20MiB/s, or unlimited`,
 			}},
 		{"connections", "registries:\n  a.io:\n    connections:\n      per_blob: 0\n      per_endpoint: -1\n" +
 			"  b.io: {connections: {per_blob: 9, per_endpoint: 1001}}\n  c.io: {connections: 6}\n  d.io: {connections: {per_blob: , per_host: 1}}\n",

@@ -38,7 +38,7 @@ data_dir: /var/lib/entrepot
 default_registry: GHCR.io
 shutdown_grace: 1d12h
 log: {level: debug, format: json}
-cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 90s, fill: whole, when_abandoned: park}
+cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 90s, fill: whole, when_abandoned: park, read_ahead: off}
 registries:
   index.docker.io:
     credentials: {username: ci, password_file: hub}
@@ -64,7 +64,7 @@ func wholeConfig() *Config {
 		Log:             Log{Level: "debug", Format: "json"},
 		Cache: Cache{
 			MaxSize: Space{Bytes: 200 << 30}, MinFree: Space{Percent: 5}, TagTTL: Duration(90 * time.Second),
-			Fill: "whole", WhenAbandoned: "park",
+			Fill: "whole", WhenAbandoned: "park", ReadAhead: "off",
 		},
 		Registries: map[string]Registry{
 			"docker.io": {
@@ -306,7 +306,7 @@ func TestWriteYAMLText(t *testing.T) {
 	}
 	for _, line := range []string{"admin_listen: ''", "shutdown_grace: 1d12h", "  max_size: 200GiB", "  min_free: 5%",
 		"      password: '[hidden]'", "      username: '0123'", "  upstream: 25MB/s", "  background: 2MB/s", "  fill: whole",
-		"  when_abandoned: park", "    prefer: speed", "      per_blob: 1", "      per_endpoint: 100"} {
+		"  when_abandoned: park", "  read_ahead: 'off'", "    prefer: speed", "      per_blob: 1", "      per_endpoint: 100"} {
 		if !slices.Contains(strings.Split(b.String(), "\n"), line) {
 			t.Errorf("no line %q in\n%s", line, &b)
 		}

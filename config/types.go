@@ -348,6 +348,15 @@ func (p *Preference) UnmarshalText(text []byte) error {
 	return oneOf(p, string(text), "order", "speed")
 }
 
+// ReadAhead is how much is fetched before a client asks for it, each including the one before: off, manifests, config or
+// layers.
+type ReadAhead string
+
+// UnmarshalText accepts the four.
+func (a *ReadAhead) UnmarshalText(text []byte) error {
+	return oneOf(a, string(text), "off", "manifests", "config", "layers")
+}
+
 func oneOf[T ~string](to *T, text string, allowed ...T) error {
 	if !slices.Contains(allowed, T(text)) {
 		return fmt.Errorf("%s is unknown; allowed: %s", quote(text), list(allowed))

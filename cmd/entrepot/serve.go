@@ -129,12 +129,18 @@ func openCache(ctx context.Context, c *config.Config, upstreams map[string]*upst
 	opts := cache.Options{
 		DataDir: c.DataDir, MaxSize: maxSize, MinFree: minFree, TagTTL: time.Duration(c.Cache.TagTTL),
 		FillWhole: c.Cache.Fill == "whole", ParkAbandoned: c.Cache.WhenAbandoned == "park",
-		Upstreams: make(map[string]cache.Upstream), FillDone: metrics.FillDone, Log: log,
+		ReadAhead: readAhead[c.Cache.ReadAhead],
+		Upstreams: make(map[string]cache.Upstream), FillDone: metrics.FillDone, AheadDone: metrics.AheadDone, Log: log,
 	}
 	for name, u := range upstreams {
 		opts.Upstreams[name] = u
 	}
 	return cache.Open(ctx, opts)
+}
+
+// readAhead says what the modes of the configuration are to the cache.
+var readAhead = map[config.ReadAhead]cache.ReadAhead{
+	"off": cache.ReadNothing, "manifests": cache.ReadManifests, "config": cache.ReadConfig, "layers": cache.ReadLayers,
 }
 
 // bytesOf is how many bytes an amount of disk stands for on the file system of dir.
