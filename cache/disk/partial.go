@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -34,7 +35,7 @@ func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
 
 // Reopen opens the content once more, for reading at a position of its own; the caller closes that. The error is
 // fs.ErrNotExist if it has no name any more. A name of its may be another's by now: what it names is looked at.
-func (p *Partial) Reopen() (*os.File, error) {
+func (p *Partial) Reopen() (io.ReadSeekCloser, error) {
 	own, err := p.Stat()
 	if err != nil {
 		return nil, err

@@ -27,7 +27,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -80,7 +79,7 @@ type File interface {
 	io.WriterAt
 	io.Closer
 	// Reopen opens it once more, for reading at a position of its own. It may fail.
-	Reopen() (*os.File, error)
+	Reopen() (io.ReadSeekCloser, error)
 	// Commit makes the whole content visible under its digest. After an error it was discarded.
 	Commit() error
 	// Discard gives it up.

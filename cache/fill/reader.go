@@ -5,7 +5,6 @@ import (
 	"errors"
 	"hash"
 	"io"
-	"os"
 )
 
 // Reader reads a fill's content while it lands. It is for one goroutine; Close frees it.
@@ -17,8 +16,8 @@ type Reader struct {
 
 	toTheEnd bool // it reads on to the end, wherever it begins
 
-	own   *os.File // of its own, to be sent from; nil until it is
-	ownAt int64    // its position
+	own   io.ReadSeekCloser // of its own, to be sent from; nil until it is
+	ownAt int64             // its position
 
 	want   span  // what it said it would read, as far as it has not been asked for
 	window int64 // how much was last asked for beyond that
@@ -87,7 +86,7 @@ func (r *Reader) Send(w io.Writer, most int64) (int64, error) {
 }
 
 // positioned returns a file of the reader's own at its position, or nil if there can be none.
-func (r *Reader) positioned() *os.File {
+func (r *Reader) positioned() io.Reader {
 	if r.own == nil {
 		own, err := r.f.file.Reopen()
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -151,7 +150,7 @@ func (f *memFile) Park(state []byte) error {
 	return nil
 }
 
-func (f *memFile) Reopen() (*os.File, error) { return nil, errors.New("it lies in memory") }
+func (f *memFile) Reopen() (io.ReadSeekCloser, error) { return nil, errors.New("it lies in memory") }
 
 func (f *memFile) Save([]byte) error { return nil }
 
