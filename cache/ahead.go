@@ -180,10 +180,7 @@ func (a *ahead) start(repo Repository, m *Manifest) {
 // follow reads ahead what a manifest names: of an index some images and what these name in turn. What an index within an
 // index names is left alone, for that might go on for ever.
 func (a *ahead) follow(ctx context.Context, repo Repository, m *Manifest) {
-	doc, err := parseDocument(m.Descriptor.MediaType, m.Body)
-	if err != nil {
-		return
-	}
+	doc := m.names
 	a.mu.Lock()
 	likely := a.recent.among(doc.images, ofMachine(runtime.GOOS, runtime.GOARCH))
 	a.mu.Unlock()
@@ -216,8 +213,7 @@ func (a *ahead) manifest(ctx context.Context, repo Repository, desc ocispec.Desc
 	if !a.claim(repo, desc.Digest) {
 		return document{}, false // a client that joined was faster
 	}
-	doc, err = parseDocument(m.Descriptor.MediaType, m.Body)
-	return doc, err == nil
+	return m.names, true
 }
 
 // parts reads ahead what an image is made of, as far as that is wanted: the layers beside the configuration.

@@ -15,8 +15,9 @@ import (
 
 // Blob is a blob ready to be read, for one goroutine. Close frees it.
 type Blob struct {
-	// Content is the blob from its start. It is an *os.File when the blob is kept. Reading it yields bytes as they land,
-	// and fails, with the last byte unread, if they turn out to be wrong or can't be had.
+	// Content is the blob from its start. It is an *os.File when the blob is kept, or a *bytes.Reader when it is small, too.
+	// Reading anything else yields bytes as they land, and fails, with the last byte unread, if they turn out to be wrong or
+	// can't be had.
 	Content io.ReadSeeker
 	Size    int64
 	Verdict Verdict
@@ -91,22 +92,54 @@ func (c *Cache) grant(ctx context.Context, t title, b *Blob) (*Blob, error) {
 	return b, nil
 }
 
-// keptBlob opens a blob that is on disk, unless it turns out to be damaged. size is what it is said to have, or -1.
+// keptBlob opens a blob that is kept, unless it turns out to be damaged. size is what it is said to have, or -1.
 func (c *Cache) keptBlob(d digest.Digest, size int64) (*Blob, bool) {
+	if s, ok := c.remembered(d); ok {
+		return s.blob(), true
+	}
+	f, is, ok := c.keptFile(d, size)
+	if !ok {
+		return nil, false
+	}
+	if is <= maxSmallBlob {
+		defer f.Close()
+		s, ok := c.readSmall(d, f, is)
+		if !ok {
+			return nil, false
+		}
+		return s.blob(), true
+	}
+	return &Blob{Content: f, Size: is, Verdict: Verdict{Outcome: Hit}, close: f.Close}, true
+}
+
+// keptSize returns the size of a blob that is kept. Its content is not looked at, unless it has another size than is said.
+func (c *Cache) keptSize(d digest.Digest, size int64) (is int64, ok bool) {
+	if s, ok := c.remembered(d); ok {
+		return int64(len(s.body)), true
+	}
+	f, is, ok := c.keptFile(d, size)
+	if ok {
+		f.Close()
+	}
+	return is, ok
+}
+
+// keptFile opens the file of a blob, unless its size shows that it is damaged.
+func (c *Cache) keptFile(d digest.Digest, size int64) (f *os.File, is int64, ok bool) {
 	f, is, err := c.disk.Blob(d)
 	if err == nil && size >= 0 && is != size && !verifies(f, d) { // what is said of it may also be wrong
 		f.Close()
 		c.drop(d, "its file is damaged")
-		return nil, false
+		return nil, 0, false
 	}
 	if err != nil {
 		if c.disk.Has(d) {
 			c.log.Warn("kept blob can't be read", zap.Stringer("digest", d), zap.Error(err))
 		}
-		return nil, false
+		return nil, 0, false
 	}
 	c.recency.touch(d)
-	return &Blob{Content: f, Size: is, Verdict: Verdict{Outcome: Hit}, close: f.Close}, true
+	return f, is, true
 }
 
 // verifies reads a file to its end and reports whether it is what the digest stands for. The file stands at its start then.
@@ -127,8 +160,8 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repository, d digest.Digest) 
 	}
 	t, err := c.title(ctx, r, repo, d)
 	if err == nil && t.proven && !t.asked {
-		if b, ok := c.keptBlob(d, t.Size); ok {
-			return b.Size, b.Verdict, b.Close()
+		if is, ok := c.keptSize(d, t.Size); ok {
+			return is, Verdict{Outcome: Hit}, nil
 		}
 		if reader, ok, err := c.fills.Attach(ctx, d); ok && err == nil {
 			return reader.Size(), Verdict{Outcome: Collapsed}, reader.Close()

@@ -78,6 +78,7 @@ type Cache struct {
 	relays  *relay.Relays
 	remotes map[string]*remote
 	recency *recency
+	memory  memory
 	ahead   *ahead
 
 	flights singleflight.Group // small answers under way: manifests, tag checks, HEADs, listings
@@ -236,6 +237,7 @@ func (c *Cache) withRoom(size int64, op func() error) error {
 		if !ok {
 			return err
 		}
+		c.memory.drop(victim.Digest)
 		if err := c.disk.Remove(victim.Digest, victim.Size); err != nil {
 			c.log.Warn("not evicted", zap.Stringer("digest", victim.Digest), zap.Error(err))
 			continue
@@ -254,6 +256,7 @@ func (c *Cache) drop(d digest.Digest, why string) {
 	if !ok {
 		return
 	}
+	c.memory.drop(d)
 	c.log.Error("kept content was removed, to be fetched again: "+why, zap.Stringer("digest", d))
 	if err := c.disk.Remove(d, is.Size); err != nil {
 		c.log.Error("not removed", zap.Stringer("digest", d), zap.Error(err))

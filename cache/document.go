@@ -7,13 +7,15 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"unsafe"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // document is what the cache reads of a manifest or an index: what it is made of, as far as its media type says so. The
-// rest, and the bytes themselves, are the clients' matter. All descriptors in it are well-formed.
+// rest, and the bytes themselves, are the clients' matter. All descriptors in it are well-formed. It has images or parts, not
+// both, and is shared: nobody changes it.
 type document struct {
 	images []ocispec.Descriptor // of an index
 	config []ocispec.Descriptor // of an image: one at most
@@ -22,6 +24,22 @@ type document struct {
 
 // named is the content that belongs to the document.
 func (d document) named() []ocispec.Descriptor { return slices.Concat(d.images, d.config, d.layers) }
+
+// groups are the same, and cost nothing.
+func (d document) groups() [3][]ocispec.Descriptor {
+	return [3][]ocispec.Descriptor{d.images, d.config, d.layers}
+}
+
+// cost is about how many bytes of memory the document takes.
+func (d document) cost() (n int64) {
+	const descriptor = int64(unsafe.Sizeof(ocispec.Descriptor{}) + unsafe.Sizeof(ocispec.Platform{}))
+	for _, group := range d.groups() {
+		for _, desc := range group {
+			n += descriptor + int64(len(desc.MediaType)+len(desc.Digest))
+		}
+	}
+	return n
+}
 
 // maxNamed is how many descriptors a manifest may hold: far more than any image has. Each costs a record.
 const maxNamed = 10_000

@@ -3,11 +3,9 @@ package cache
 import (
 	"context"
 	"fmt"
-	"io"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.uber.org/zap"
 
 	"github.com/entrepot/entrepot/cache/index"
 )
@@ -29,8 +27,10 @@ func (r Reference) String() string {
 // Manifest is a manifest, or what is known of one.
 type Manifest struct {
 	Descriptor ocispec.Descriptor // MediaType, Digest and Size
-	Body       []byte             // verified; nil if only the descriptor was asked for and the manifest is not at hand
+	Body       []byte             // verified, and not the caller's to change; nil if only the descriptor was asked for and the manifest is not at hand
 	Verdict    Verdict
+
+	names document // what Body names
 }
 
 // Manifest returns what a reference names. By tag, it is something that the client takes, if upstream has that. With
@@ -99,32 +99,23 @@ func collapsed(m *Manifest, led bool) *Manifest {
 	return &shared
 }
 
-// storedManifest reads a kept manifest. It is small, so its digest is checked each time: one that rotted is removed, and
-// so fetched again.
+// storedManifest returns a kept manifest. Its digest was checked when it came into memory: one that rots on disk is removed
+// when it is read next, and so fetched again.
 func (c *Cache) storedManifest(desc ocispec.Descriptor) (*Manifest, bool) {
-	f, size, err := c.disk.Blob(desc.Digest)
-	if err != nil {
-		return nil, false
-	}
-	defer f.Close()
-	if size > maxManifest {
-		return nil, false
-	}
-	body := make([]byte, size)
-	if _, err := io.ReadFull(f, body); err != nil {
-		c.log.Warn("kept manifest can't be read", zap.Stringer("digest", desc.Digest), zap.Error(err))
-		return nil, false
-	}
-	if desc.Digest.Algorithm().FromBytes(body) != desc.Digest {
-		c.drop(desc.Digest, "its content is damaged")
-		return nil, false
-	}
 	if desc.MediaType == blobType || desc.MediaType == "" {
-		return nil, false // it was known as a blob only: upstream knows what it is
+		return nil, false // it is known as a blob only: upstream knows what it is
 	}
-	c.recency.touch(desc.Digest)
-	desc.Size = size
-	return &Manifest{Descriptor: desc, Body: body, Verdict: Verdict{Outcome: Hit}}, true
+	s, ok := c.smallContent(desc.Digest, maxManifest)
+	if !ok {
+		return nil, false
+	}
+	return manifestOf(c.read(s, desc.MediaType), Hit), true
+}
+
+// manifestOf is small content that was read as a manifest.
+func manifestOf(s *small, how Outcome) *Manifest {
+	desc := ocispec.Descriptor{MediaType: s.mediaType, Digest: s.digest, Size: int64(len(s.body))}
+	return &Manifest{Descriptor: desc, Body: s.body, Verdict: Verdict{Outcome: how}, names: s.names}
 }
 
 // maxManifest is the largest file that is read as a manifest, in bytes: upstream gives no larger ones.
@@ -180,16 +171,18 @@ func (c *Cache) download(ctx context.Context, r *remote, repo Repository, refere
 	if got := want.Algorithm().FromBytes(body); got != want {
 		return nil, fmt.Errorf("%w: manifest %s@%s: got %s", ErrMismatch, repo, want, got)
 	}
-	doc, err := parseDocument(desc.MediaType, body)
+	names, err := parseDocument(desc.MediaType, body)
 	if err != nil {
 		return nil, fmt.Errorf("%w: manifest %s %s is no manifest: %w", ErrMismatch, repo, reference, err)
 	}
-	desc.Digest, desc.Size = want, int64(len(body))
-	m := &Manifest{Descriptor: desc, Body: body, Verdict: Verdict{Outcome: Miss}}
+	s := &small{digest: want, body: body, mediaType: desc.MediaType, names: names}
+	m := manifestOf(s, Miss)
 	// The proof comes before the content, so that nobody who finds the one asks upstream for the other.
-	c.logged(c.index.Confirm(repo, want, index.Member{MediaType: desc.MediaType, Size: desc.Size}))
-	c.logged(c.index.Claim(repo, doc.named()))
-	m.Verdict.Stored = c.put(want, body)
-	c.ahead.came(repo, m, doc)
+	c.logged(c.index.Confirm(repo, want, index.Member{MediaType: desc.MediaType, Size: int64(len(body))}))
+	c.logged(c.index.Claim(repo, names.named()))
+	if m.Verdict.Stored = c.put(want, body); m.Verdict.Stored {
+		c.remember(s)
+	}
+	c.ahead.came(repo, m, names)
 	return m, nil
 }

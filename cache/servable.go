@@ -15,11 +15,19 @@ const probePatience = 5 * time.Second
 // their like choose between mirrors with the manifest, and have no way back when a blob fails later. If content is
 // missing, upstream must be reachable; if not, the error is ErrUnavailable.
 func (c *Cache) servable(ctx context.Context, r *remote, repo Repository, m *Manifest) error {
-	missing, ok := c.missing(ctx, m)
+	down, probe := r.down()
+	if !down {
+		// The table of what is kept will do: if a file of it was deleted behind our back, upstream has it. During an outage
+		// only the files count; and of what is not in the table there may be a file all the same.
+		if _, ok := c.missing(ctx, m, c.recency.has); !ok {
+			return nil
+		}
+	}
+	missing, ok := c.missing(ctx, m, c.disk.Has)
 	if !ok || r.answeredJustNow() {
 		return nil
 	}
-	if down, probe := r.down(); down && !probe {
+	if down && !probe {
 		return fmt.Errorf("%w: missing %s: %w", ErrUnavailable, missing, errDown)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, probePatience, errSlow)
@@ -37,39 +45,37 @@ const maxImages = 64
 // missing returns content that the manifest names and that is neither kept nor on its way; ok is false if there is none.
 // An index is served if one of its images can be: which platform the client is going to choose is not known here, but the
 // one that is cached is the likeliest.
-func (c *Cache) missing(ctx context.Context, m *Manifest) (d digest.Digest, ok bool) {
-	doc, err := parseDocument(m.Descriptor.MediaType, m.Body)
-	if err != nil {
-		return "", false
-	}
-	if len(doc.images) == 0 {
-		return c.missingOf(doc)
+func (c *Cache) missing(ctx context.Context, m *Manifest, kept func(digest.Digest) bool) (d digest.Digest, ok bool) {
+	images := m.names.images
+	if len(images) == 0 {
+		return c.missingOf(m.names, kept)
 	}
 	seen := make(map[digest.Digest]bool)
-	for _, child := range doc.images {
+	for _, child := range images {
 		if seen[child.Digest] || len(seen) == maxImages || ctx.Err() != nil {
 			continue
 		}
 		seen[child.Digest] = true
+		if !kept(child.Digest) {
+			continue
+		}
 		image, ok := c.storedManifest(child)
 		if !ok {
 			continue
 		}
-		parts, err := parseDocument(child.MediaType, image.Body)
-		if err != nil {
-			continue
-		}
-		if _, missing := c.missingOf(parts); !missing {
+		if _, missing := c.missingOf(image.names, kept); !missing {
 			return "", false
 		}
 	}
-	return doc.images[0].Digest, true
+	return images[0].Digest, true
 }
 
-func (c *Cache) missingOf(image document) (d digest.Digest, ok bool) {
-	for _, desc := range image.named() {
-		if !c.disk.Has(desc.Digest) && !c.fills.InFlight(desc.Digest) {
-			return desc.Digest, true
+func (c *Cache) missingOf(image document, kept func(digest.Digest) bool) (d digest.Digest, ok bool) {
+	for _, group := range image.groups() {
+		for _, desc := range group {
+			if !kept(desc.Digest) && !c.fills.InFlight(desc.Digest) {
+				return desc.Digest, true
+			}
 		}
 	}
 	return "", false

@@ -129,6 +129,28 @@ func TestTruncatedBlobOnDiskHeals(t *testing.T) {
 	}
 }
 
+func TestSmallBlobThatRotsOnDiskHeals(t *testing.T) {
+	u := newRegistry(t)
+	layer := random(50_000)
+	d := u.blob(layer, "library/a")
+	m := newMirror(t, u, nil)
+	m.get(blobPath("a", d)).expect(t, 200, layer)
+	m.settled()
+	m.damage(d) // its size stays
+	for _, verdict := range []string{"fwd=miss", "hit"} {
+		a := m.get(blobPath("a", d))
+		a.expect(t, 200, layer)
+		a.expectVerdict(t, verdict)
+		m.settled()
+	}
+	m.damage(d)
+	for _, part := range []string{"bytes=0-9", "bytes=49990-"} { // parts of what is in memory
+		if a := m.get(blobPath("a", d), "Range: "+part); a.status != 206 || len(a.body) != 10 || !bytes.Contains(layer, a.body) {
+			t.Errorf("%s: %d, %d bytes", part, a.status, len(a.body))
+		}
+	}
+}
+
 func TestWhatCanNeverFitEvictsNothing(t *testing.T) {
 	u := newRegistry(t)
 	small, large := random(30_000), random(200_000)

@@ -371,8 +371,14 @@ func TestDamagedManifestOnDiskHeals(t *testing.T) {
 	m := newMirror(t, u, nil)
 	good := m.get(digestPath("a", d), acceptAll()).body
 	m.damage(d)
-	m.get(digestPath("a", d), acceptAll()).expect(t, 200, good)
-	a := m.get(digestPath("a", d), acceptAll())
+	a := m.get(digestPath("a", d), acceptAll()) // from memory, where it is right
+	a.expect(t, 200, good)
+	a.expectVerdict(t, "hit")
+	m.restart()
+	a = m.get(digestPath("a", d), acceptAll())
+	a.expect(t, 200, good)
+	a.expectVerdict(t, "fwd=miss")
+	a = m.get(digestPath("a", d), acceptAll())
 	a.expect(t, 200, good)
 	a.expectVerdict(t, "hit")
 }

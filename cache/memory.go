@@ -1,0 +1,170 @@
+package cache
+
+import (
+	"bytes"
+	"container/list"
+	"io"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+)
+
+const (
+	// maxSmallBlob is the size in bytes up to which a blob is served from memory: configs, and the layers that hold a file
+	// or two. What is larger goes from its file to the socket inside the kernel, which copying costs more than.
+	maxSmallBlob = 64 << 10
+
+	// maxInMemory is how large a manifest may be that stays in memory, in bytes. Those of real images have 1 to 30 KiB.
+	maxInMemory = 1 << 20
+
+	// memoryLimit is how many bytes are held in all: the manifests and configs of several hundred images.
+	memoryLimit = 16 << 20
+
+	// entryCost is charged for what is held beside the bytes, so that many tiny ones are bounded too.
+	entryCost = 512
+)
+
+// small is small content in memory: verified, and never changed. Who serves it shares its bytes.
+type small struct {
+	digest digest.Digest
+	body   []byte
+
+	// mediaType is what the body was read as, and names what it names as that; both are empty when nobody asked for it as
+	// a manifest.
+	mediaType string
+	names     document
+}
+
+// cost is what the content is charged: a descriptor read takes about as much as the JSON that it was read from.
+func (s *small) cost() int64 { return int64(len(s.body)+len(s.mediaType)) + s.names.cost() + entryCost }
+
+// blob is the content as a blob.
+func (s *small) blob() *Blob {
+	close := func() error { return nil }
+	return &Blob{Content: bytes.NewReader(s.body), Size: int64(len(s.body)), Verdict: Verdict{Outcome: Hit}, close: close}
+}
+
+// memory holds small content that was used lately, in place of its file: what is found here is not opened, read, hashed
+// and parsed again. The zero value is empty.
+type memory struct {
+	mu sync.Mutex
+	// guards following
+	at    map[digest.Digest]*list.Element
+	order list.List // of *small, the most recently used in front
+	held  int64     // the sum of their costs
+}
+
+// find returns content that is in memory.
+func (m *memory) find(d digest.Digest) (*small, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.at[d]
+	if !ok {
+		return nil, false
+	}
+	m.order.MoveToFront(e)
+	return e.Value.(*small), true
+}
+
+// hold takes content in, in place of what is held under its digest. What was used least recently makes room for it.
+func (m *memory) hold(s *small) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.at == nil {
+		m.at = make(map[digest.Digest]*list.Element)
+	}
+	m.removeLocked(m.at[s.digest])
+	m.at[s.digest] = m.order.PushFront(s)
+	m.held += s.cost()
+	for m.held > memoryLimit {
+		m.removeLocked(m.order.Back())
+	}
+}
+
+// drop forgets content, if it is held.
+func (m *memory) drop(d digest.Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.removeLocked(m.at[d])
+}
+
+func (m *memory) removeLocked(e *list.Element) {
+	if e == nil {
+		return
+	}
+	s := m.order.Remove(e).(*small)
+	delete(m.at, s.digest)
+	m.held -= s.cost()
+}
+
+// smallContent returns kept content of at most limit bytes: from memory, or else from its file, verified; ok is false if
+// there is no such content, or none that is intact. Damaged content is removed, and so fetched again.
+//
+// What is in memory is served without a look at its file. If that was deleted or damaged behind our back, the bytes served
+// are right all the same, and the loss heals once they have left memory.
+func (c *Cache) smallContent(d digest.Digest, limit int64) (s *small, ok bool) {
+	if s, ok = c.remembered(d); ok {
+		return s, true
+	}
+	f, size, err := c.disk.Blob(d)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	if size > limit {
+		return nil, false
+	}
+	return c.readSmall(d, f, size)
+}
+
+// remembered returns content that is in memory; its use counts as one of what is on disk.
+func (c *Cache) remembered(d digest.Digest) (s *small, ok bool) {
+	if s, ok = c.memory.find(d); ok {
+		c.recency.touch(d)
+	}
+	return s, ok
+}
+
+// readSmall reads the content of a file from its start, verifies it, and holds it in memory.
+func (c *Cache) readSmall(d digest.Digest, f io.Reader, size int64) (s *small, ok bool) {
+	body := make([]byte, size)
+	if _, err := io.ReadFull(f, body); err != nil {
+		c.log.Warn("kept content can't be read", zap.Stringer("digest", d), zap.Error(err))
+		return nil, false
+	}
+	if d.Algorithm().FromBytes(body) != d {
+		c.drop(d, "its content is damaged")
+		return nil, false
+	}
+	c.recency.touch(d)
+	s = &small{digest: d, body: body}
+	c.remember(s)
+	return s, true
+}
+
+// remember holds content in memory as long as it is kept on disk.
+//
+// Who removes content takes it out of recency first and drops it from memory after that. If that is before the look at
+// recency here, it is dropped here; if it is after, the dropping there comes after the holding here. Either way it does not
+// stay. Content that recency does not know (yet) is not held.
+func (c *Cache) remember(s *small) {
+	if len(s.body) > maxInMemory {
+		return
+	}
+	c.memory.hold(s)
+	if !c.recency.has(s.digest) {
+		c.memory.drop(s.digest)
+	}
+}
+
+// read returns s read as a manifest of that type. One that can't be read names nothing.
+func (c *Cache) read(s *small, mediaType string) *small {
+	if s.mediaType == mediaType {
+		return s
+	}
+	names, _ := parseDocument(mediaType, s.body)
+	as := &small{digest: s.digest, body: s.body, mediaType: mediaType, names: names}
+	c.remember(as)
+	return as
+}

@@ -1,0 +1,140 @@
+package cache
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func smallOf(n, size int) *small {
+	return &small{digest: digest.FromString(fmt.Sprint(n)), body: make([]byte, size)}
+}
+
+// heldIn lists what m holds, the most recently used first, and checks its sum.
+func heldIn(t *testing.T, m *memory) (order []digest.Digest) {
+	t.Helper()
+	var sum int64
+	for e := m.order.Front(); e != nil; e = e.Next() {
+		s := e.Value.(*small)
+		order, sum = append(order, s.digest), sum+s.cost()
+	}
+	if sum != m.held || len(order) != len(m.at) || sum > memoryLimit {
+		t.Fatalf("%d entries of %d bytes, %d in the table, %d counted", len(order), sum, len(m.at), m.held)
+	}
+	return order
+}
+
+func TestMemoryHoldsWhatWasUsedLast(t *testing.T) {
+	var m memory
+	var model []*small // the most recently used in front
+	forget := func(d digest.Digest) {
+		model = slices.DeleteFunc(model, func(s *small) bool { return s.digest == d })
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 20_000 {
+		switch s := smallOf(rnd.IntN(100), rnd.IntN(maxInMemory)); rnd.IntN(8) {
+		case 0:
+			m.drop(s.digest)
+			forget(s.digest)
+		case 1, 2:
+			m.hold(s)
+			forget(s.digest)
+			model = slices.Insert(model, 0, s)
+			for sum := int64(0); ; sum = 0 {
+				for _, s := range model {
+					sum += s.cost()
+				}
+				if sum <= memoryLimit {
+					break
+				}
+				model = model[:len(model)-1]
+			}
+		default:
+			got, ok := m.find(s.digest)
+			i := slices.IndexFunc(model, func(is *small) bool { return is.digest == s.digest })
+			if ok != (i >= 0) || ok && got != model[i] {
+				t.Fatalf("found %v, %v; the model has it at %d", got, ok, i)
+			}
+			if ok {
+				forget(s.digest)
+				model = slices.Insert(model, 0, got)
+			}
+		}
+		order := heldIn(t, &m)
+		if !slices.EqualFunc(order, model, func(d digest.Digest, s *small) bool { return d == s.digest }) {
+			t.Fatalf("%v, want %v", order, model)
+		}
+	}
+}
+
+func TestWhatIsRemovedLeavesMemory(t *testing.T) {
+	c := &Cache{}
+	here, gone := smallOf(1, 10), smallOf(2, 10)
+	c.recency.add(here.digest, 10)
+	c.remember(here)
+	c.remember(gone) // it was removed while it was read
+	if _, ok := c.memory.find(here.digest); !ok {
+		t.Error("what is kept is not held")
+	}
+	if _, ok := c.memory.find(gone.digest); ok {
+		t.Error("what was removed is held")
+	}
+	huge := smallOf(3, maxInMemory+1)
+	c.recency.add(huge.digest, maxInMemory+1)
+	c.remember(huge)
+	if _, ok := c.memory.find(huge.digest); ok {
+		t.Error("what is not small is held")
+	}
+}
+
+// Whoever comes first, who remembers content or who removes it: it does not stay in memory.
+func TestRemovalMeetsRemembering(t *testing.T) {
+	s := smallOf(1, 10)
+	for range 2000 {
+		c := &Cache{}
+		c.recency.add(s.digest, 10)
+		var both sync.WaitGroup
+		both.Go(func() { c.remember(s) })
+		both.Go(func() {
+			c.recency.take(s.digest)
+			c.memory.drop(s.digest)
+		})
+		both.Wait()
+		if _, ok := c.memory.find(s.digest); ok {
+			t.Fatal("what was removed is held")
+		}
+	}
+}
+
+func BenchmarkMemoryHit(b *testing.B) {
+	var m memory
+	all := make([]*small, 1000)
+	for i := range all {
+		all[i] = smallOf(i, 2000)
+		m.hold(all[i])
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			if _, ok := m.find(all[i%len(all)].digest); !ok {
+				b.Error("a miss")
+			}
+		}
+	})
+}
+
+func BenchmarkMemoryHold(b *testing.B) { // with as much going as is coming
+	all := make([]*small, 20_000)
+	for i := range all {
+		all[i] = smallOf(i, 2000)
+	}
+	var m memory
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		m.hold(all[i%len(all)])
+	}
+}
