@@ -23,23 +23,23 @@ const (
 )
 
 // Accept is what media types a client takes. The zero value takes all.
-type Accept struct{ types []string }
+type Accept struct{ headers []string }
 
 // ParseAccept takes the values of a request's Accept headers, all of them: clients send one type a header line, in random
 // order. Preferences (q=…) are not looked at, but for q=0, which is a refusal.
-func ParseAccept(headers []string) Accept {
-	var types []string
-	for _, h := range headers {
+func ParseAccept(headers []string) Accept { return Accept{headers} }
+
+// each are the media types that are named, one after the other, as often as they are.
+func (a Accept) each(yield func(string) bool) {
+	for _, h := range a.headers {
 		for entry := range strings.SplitSeq(h, ",") {
 			t, params, _ := strings.Cut(entry, ";")
 			t = strings.ToLower(strings.TrimSpace(t))
-			if t != "" && !refused(params) {
-				types = append(types, t)
+			if t != "" && !refused(params) && !yield(t) {
+				return
 			}
 		}
 	}
-	slices.Sort(types)
-	return Accept{slices.Compact(types)}
 }
 
 func refused(params string) bool {
@@ -54,14 +54,21 @@ func refused(params string) bool {
 
 // takes reports whether the client takes that media type.
 func (a Accept) takes(mediaType string) bool {
-	if len(a.types) == 0 {
-		return true
-	}
 	mediaType, _, _ = strings.Cut(mediaType, ";")
 	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
 	kind, _, _ := strings.Cut(mediaType, "/")
-	return slices.Contains(a.types, mediaType) || slices.Contains(a.types, "*/*") || slices.Contains(a.types, kind+"/*")
+	all := true
+	for t := range a.each {
+		if of, ok := strings.CutSuffix(t, "/*"); t == mediaType || ok && (of == "*" || of == kind) {
+			return true
+		}
+		all = false
+	}
+	return all
 }
 
+// types are the media types in an order that is the same for all who take the same.
+func (a Accept) types() []string { return slices.Compact(slices.Sorted(a.each)) }
+
 // String is the one header line that says the same.
-func (a Accept) String() string { return strings.Join(a.types, ", ") }
+func (a Accept) String() string { return strings.Join(a.types(), ", ") }

@@ -122,7 +122,7 @@ func (c *Cache) stale(ctx context.Context, r *remote, repo Repository, rec index
 func (c *Cache) negotiate(ctx context.Context, r *remote, repo Repository, tag string, accept Accept) (*Manifest, error) {
 	key := fmt.Sprintf("negotiate %s:%s %s", repo, tag, accept)
 	m, led, err := share(ctx, c, key, func(ctx context.Context) (*Manifest, error) {
-		return c.download(ctx, r, repo, tag, accept.types)
+		return c.download(ctx, r, repo, tag, accept.types())
 	})
 	return collapsed(m, led), err
 }
