@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -27,8 +28,8 @@ func (p *Proxy) blob(w http.ResponseWriter, r *http.Request, c *call) error {
 		if err != nil {
 			return err
 		}
-		c.answered(w, v)
-		return serve(w, r, d, "application/octet-stream", size, sized(size))
+		c.answered(v)
+		return serve(w, r, c, d, "application/octet-stream", size, sized(size))
 	}
 	ctx, leave := context.WithCancel(r.Context())
 	defer leave()
@@ -37,7 +38,9 @@ func (p *Proxy) blob(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	content, free := b.Content, b.Close
-	if _, file := content.(*os.File); !file { // a file goes as it is: sendfile, and reads after Close fail by themselves
+	switch content.(type) {
+	case *os.File, *bytes.Reader: // go as they are: a file by sendfile, and reads of it after Close fail by themselves
+	default:
 		w = streaming{w}
 		l := &lent{leave: leave, content: b.Content, free: b.Close}
 		content, free = l, l.Close
@@ -47,8 +50,8 @@ func (p *Proxy) blob(w http.ResponseWriter, r *http.Request, c *call) error {
 			p.log.Warn("close blob", zap.Stringer("digest", d), zap.Error(err))
 		}
 	}()
-	c.answered(w, b.Verdict)
-	return serve(w, r, d, "application/octet-stream", b.Size, content)
+	c.answered(b.Verdict)
+	return serve(w, r, c, d, "application/octet-stream", b.Size, content)
 }
 
 // lent is content for one goroutine, in the hands of http.ServeContent: that reads several ranges in a goroutine of its
@@ -162,7 +165,7 @@ func (s socket) ReadFrom(src io.Reader) (int64, error) { return io.Copy(s.Respon
 
 // serve answers with content that a digest stands for: ranges, conditions and HEAD are http.ServeContent's work, whether
 // the content is a file or still on its way. A body that stops short cuts the connection, so that nobody takes it for whole.
-func serve(w http.ResponseWriter, r *http.Request, d digest.Digest, mediaType string, size int64, content io.ReadSeeker) error {
+func serve(w http.ResponseWriter, r *http.Request, c *call, d digest.Digest, mediaType string, size int64, content io.ReadSeeker) error {
 	h := w.Header()
 	etag := `"` + d.String() + `"`
 	if err := normalizeConditions(r, etag); err != nil {
@@ -172,17 +175,29 @@ func serve(w http.ResponseWriter, r *http.Request, d digest.Digest, mediaType st
 		h.Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
 		return err
 	}
-	h.Set("Docker-Content-Digest", d.String())
-	h.Set("Content-Type", mediaType)
-	h.Set("ETag", etag)
-	h.Set("X-Content-Type-Options", "nosniff")
-	http.ServeContent(w, r, "", time.Time{}, content)
-	c := callOf(r)
+	c.set("Docker-Content-Digest", d.String())
+	c.set("Content-Type", mediaType)
+	c.set("Etag", etag)
+	c.set("X-Content-Type-Options", "nosniff")
+	if small, ok := content.(*bytes.Reader); ok && plain(r) {
+		c.set("Accept-Ranges", "bytes")
+		c.set("Content-Length", strconv.FormatInt(size, 10))
+		w.WriteHeader(http.StatusOK)
+		_, _ = small.WriteTo(w) // one send: ServeContent takes two
+	} else {
+		http.ServeContent(w, r, "", time.Time{}, content)
+	}
 	if want, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); r.Method == http.MethodGet && err == nil && c.written < want {
 		c.err = errCutShort
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+// plain reports whether a request gets all of the content, and its body. Conditions and ranges that change nothing are gone
+// from its header by now, and conditions on a date change nothing, for there is none.
+func plain(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.Header["Range"] == nil && r.Header["If-None-Match"] == nil
 }
 
 // errCutShort says in the log that the client left, or that the content could not be had to its end; the fill says why.

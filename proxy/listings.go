@@ -96,7 +96,7 @@ func pageQuery(r *http.Request) (url.Values, error) {
 // list answers with a listing. The link to its next page leads back here, to the same path, with kept beside upstream's
 // parameters.
 func (p *Proxy) list(w http.ResponseWriter, r *http.Request, c *call, l *cache.Listing, mediaType string, body []byte, kept url.Values) error {
-	c.answered(w, l.Verdict)
+	c.answered(l.Verdict)
 	h := w.Header()
 	if next, ok := nextPage(l.Link); ok {
 		for name, values := range kept {

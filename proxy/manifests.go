@@ -16,18 +16,18 @@ func (p *Proxy) manifest(w http.ResponseWriter, r *http.Request, c *call) error 
 	}
 	c.asked = true
 	head := r.Method == http.MethodHead
-	m, err := p.cache.Manifest(r.Context(), c.target.repo, ref, cache.ParseAccept(r.Header.Values("Accept")), head)
+	m, err := p.cache.Manifest(r.Context(), c.target.repo, ref, cache.ParseAccept(r.Header["Accept"]), head)
 	if err != nil {
 		return err
 	}
-	c.answered(w, m.Verdict)
+	c.answered(m.Verdict)
 	desc := m.Descriptor
 	var content io.ReadSeeker = sized(desc.Size)
 	if !head {
 		content = bytes.NewReader(m.Body)
 	}
 	if ref.Tag != "" {
-		w.Header().Set("Vary", "Accept")
+		c.set("Vary", "Accept")
 	}
-	return serve(w, r, desc.Digest, desc.MediaType, desc.Size, content)
+	return serve(w, r, c, desc.Digest, desc.MediaType, desc.Size, content)
 }

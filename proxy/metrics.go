@@ -25,7 +25,15 @@ type Metrics struct {
 	fills            *prometheus.CounterVec
 	fillReaders      prometheus.Histogram
 	ahead            *prometheus.CounterVec
+
+	answers map[series]answers // those of the configured registries: made at the start, and only read after that
 }
+
+// series are the labels of what is counted of an answer.
+type series struct{ registry, kind, outcome string }
+
+// answers count the answers of one series.
+type answers struct{ requests, bytes prometheus.Counter }
 
 // unrouted is the label of requests that name no configured registry.
 const unrouted = "none"
@@ -37,7 +45,7 @@ func NewMetrics(registries []string, version string) *Metrics {
 	}
 	seconds := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
 	m := &Metrics{
-		registry: prometheus.NewRegistry(),
+		registry: prometheus.NewRegistry(), answers: make(map[series]answers),
 		requests: counter("requests_total", "Requests of clients, by how they were answered.", "registry", "kind", "verdict"),
 		bytes:    counter("response_bytes_total", "Bytes of bodies sent to clients.", "registry", "kind", "verdict"),
 		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "entrepot_miss_first_byte_seconds",
@@ -78,8 +86,8 @@ func (m *Metrics) zero(registries []string) {
 		}
 		for _, k := range []kind{kindManifest, kindBlob, kindTags, kindReferrers} {
 			for _, o := range cache.Outcomes {
-				m.requests.WithLabelValues(registry, string(k), o.String())
-				m.bytes.WithLabelValues(registry, string(k), o.String())
+				of := series{registry, string(k), o.String()}
+				m.answers[of] = m.answersOf(of)
 			}
 			m.requests.WithLabelValues(registry, string(k), outcomeRefused)
 			m.requests.WithLabelValues(registry, string(k), outcomeFailed)
@@ -143,6 +151,11 @@ func kept(was bool) string {
 	return outcomeFailed
 }
 
+// answersOf looks up the counters of a series, which costs more than to count.
+func (m *Metrics) answersOf(of series) answers {
+	return answers{m.requests.WithLabelValues(of.registry, of.kind, of.outcome), m.bytes.WithLabelValues(of.registry, of.kind, of.outcome)}
+}
+
 // answered counts a request that was answered.
 func (m *Metrics) answered(c *call) {
 	if m == nil {
@@ -153,10 +166,13 @@ func (m *Metrics) answered(c *call) {
 		registry = unrouted
 	}
 	kind, outcome := string(c.target.kind), c.outcome()
-	m.requests.WithLabelValues(registry, kind, outcome).Inc()
-	m.bytes.WithLabelValues(registry, kind, outcome).Add(float64(c.written))
-	forwarded := c.hasVerdict && (c.verdict.Outcome == cache.Miss || c.verdict.Outcome == cache.Collapsed)
-	if forwarded && !c.firstByte.IsZero() {
+	counted, ok := m.answers[series{registry, kind, outcome}]
+	if !ok {
+		counted = m.answersOf(series{registry, kind, outcome})
+	}
+	counted.requests.Inc()
+	counted.bytes.Add(float64(c.written))
+	if !c.firstByte.IsZero() {
 		m.firstByte.WithLabelValues(kind).Observe(c.firstByte.Sub(c.start).Seconds())
 	}
 }

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // mirror is a whole mirror over real sockets and a real directory; its clock and its upstreams are the test's.
 type mirror struct {
-	t       *testing.T
+	t       testing.TB
 	opts    cache.Options
 	url     string
 	cache   *cache.Cache
@@ -48,7 +48,7 @@ type mirror struct {
 }
 
 // newMirror starts a mirror of docker.io, whose upstream is u, and of others.
-func newMirror(t *testing.T, u *registry, others map[string]*registry, change ...func(*cache.Options)) *mirror {
+func newMirror(t testing.TB, u *registry, others map[string]*registry, change ...func(*cache.Options)) *mirror {
 	m := &mirror{t: t, extra: map[string]*registry{"docker.io": u}}
 	for name, other := range others {
 		m.extra[name] = other
@@ -250,7 +250,7 @@ func acceptAll() string                              { return "Accept: */*" }
 func withMaxSize(n int64) func(*cache.Options) { return func(o *cache.Options) { o.MaxSize = n } }
 
 // readAnswer reads one answer of HTTP/1.0 from a connection.
-func readAnswer(t *testing.T, r io.Reader) answer {
+func readAnswer(t testing.TB, r io.Reader) answer {
 	t.Helper()
 	res, err := http.ReadResponse(bufio.NewReader(r), nil)
 	if err != nil {

@@ -1,21 +1,26 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"time"
 
-	"github.com/felixge/httpsnoop"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/entrepot/entrepot/cache"
 )
 
-// call is what is known of a request while it is answered: for the log and the metrics.
+// call is a request while it is answered: the writer of its answer, and what is known of it for the log and the metrics.
+//
+// As a writer it takes down what is written. It keeps the other abilities of the writer below, above all io.ReaderFrom, by
+// which a file goes to a socket inside the kernel; the rest is had by http.ResponseController.
 type call struct {
+	http.ResponseWriter
+	request *http.Request
+	vars    map[string]string // of the route
+
 	target     target // as far as it was parsed
 	asked      bool   // the cache was asked
 	verdict    cache.Verdict
@@ -25,87 +30,98 @@ type call struct {
 
 	start     time.Time
 	status    int
-	written   int64 // bytes of the body
-	firstByte time.Time
+	written   int64     // bytes of the body
+	firstByte time.Time // of an answer that came from upstream
+
+	values  [10]string // of header fields, as set put them there: each its own element
+	valuesN int
 }
 
-type callKey struct{}
+// set sets a header field, whose name is in canonical form. It is http.Header.Set without an allocation a field, as long as
+// there is room in c.
+func (c *call) set(name, value string) {
+	if c.valuesN == len(c.values) {
+		c.Header()[name] = []string{value}
+		return
+	}
+	c.values[c.valuesN] = value
+	c.valuesN++
+	c.Header()[name] = c.values[c.valuesN-1 : c.valuesN : c.valuesN]
+}
 
-// callOf returns the call that observe made for the request.
-func callOf(r *http.Request) *call { return r.Context().Value(callKey{}).(*call) }
+// Unwrap returns the writer below.
+func (c *call) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+func (c *call) WriteHeader(status int) {
+	if c.status == 0 && status >= 200 {
+		c.status = status
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *call) Write(b []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(b)
+	c.wrote(int64(n))
+	return n, err
+}
+
+func (c *call) ReadFrom(src io.Reader) (int64, error) {
+	to, ok := c.ResponseWriter.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{c}, src)
+	}
+	n, err := to.ReadFrom(src)
+	c.wrote(n)
+	return n, err
+}
+
+func (c *call) wrote(n int64) {
+	if c.status == 0 {
+		c.status = http.StatusOK
+	}
+	if n > 0 && c.written == 0 && c.forwarded() {
+		c.firstByte = time.Now()
+	}
+	c.written += n
+}
 
 // observe has next answer the request, and then logs and counts it.
 func (p *Proxy) observe(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	c := &call{start: time.Now(), target: target{kind: kindOther}}
-	r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
-	w = c.watch(w)
+	c := &call{ResponseWriter: w, request: r, start: time.Now(), target: target{kind: kindOther}}
 	defer func() { // also when the handler cuts the connection by a panic, which goes on afterwards
 		cause := recover()
 		if cause != nil && cause != http.ErrAbortHandler {
-			cause = p.panicked(w, r, c, cause)
+			cause = p.panicked(c, cause)
 		}
 		p.metrics.answered(c)
-		p.access(r, c)
+		p.access(c)
 		if cause != nil {
 			panic(cause)
 		}
 	}()
-	next.ServeHTTP(w, r)
+	next.ServeHTTP(c, r)
 }
 
 // panicked tells of a fault of ours: the operator with the stack, the client by a 500. If the client has a part of another
 // answer already, all that is left is to cut it off, by the panic that is returned for that.
-func (p *Proxy) panicked(w http.ResponseWriter, r *http.Request, c *call, cause any) (next any) {
-	p.log.Error("panic serving a request", zap.Any("panic", cause), zap.String("method", clip(r.Method)),
-		zap.String("path", clip(r.URL.Path)), zap.Stack("stack"))
+func (p *Proxy) panicked(c *call, cause any) (next any) {
+	p.log.Error("panic serving a request", zap.Any("panic", cause), zap.String("method", clip(c.request.Method)),
+		zap.String("path", clip(c.request.URL.Path)), zap.Stack("stack"))
 	c.broken, c.err = true, fmt.Errorf("panic: %v", cause)
 	if c.status != 0 {
 		return http.ErrAbortHandler
 	}
-	h := w.Header()
+	h := c.Header()
 	clear(h) // it spoke of another answer
 	h.Set("Connection", "close")
 	h.Set("Cache-Status", c.errorStatus(c.err))
-	(&apiError{status: http.StatusInternalServerError, code: codeUnknown, message: "the mirror has failed; its log says how"}).write(w)
+	(&apiError{status: http.StatusInternalServerError, code: codeUnknown, message: "the mirror has failed; its log says how"}).write(c)
 	return nil
 }
 
-// watch takes down what is written. It keeps the writer's other abilities, above all io.ReaderFrom, by which a file goes to
-// a socket inside the kernel.
-func (c *call) watch(w http.ResponseWriter) http.ResponseWriter {
-	wrote := func(n int64) {
-		if c.status == 0 {
-			c.status = http.StatusOK
-		}
-		if n > 0 && c.written == 0 {
-			c.firstByte = time.Now()
-		}
-		c.written += n
-	}
-	return httpsnoop.Wrap(w, httpsnoop.Hooks{
-		WriteHeader: func(next httpsnoop.WriteHeaderFunc) httpsnoop.WriteHeaderFunc {
-			return func(status int) {
-				if c.status == 0 && status >= 200 {
-					c.status = status
-				}
-				next(status)
-			}
-		},
-		Write: func(next httpsnoop.WriteFunc) httpsnoop.WriteFunc {
-			return func(b []byte) (int, error) {
-				n, err := next(b)
-				wrote(int64(n))
-				return n, err
-			}
-		},
-		ReadFrom: func(next httpsnoop.ReadFromFunc) httpsnoop.ReadFromFunc {
-			return func(src io.Reader) (int64, error) {
-				n, err := next(src)
-				wrote(n)
-				return n, err
-			}
-		},
-	})
+// forwarded reports whether the answer had to come from upstream.
+func (c *call) forwarded() bool {
+	return c.hasVerdict && (c.verdict.Outcome == cache.Miss || c.verdict.Outcome == cache.Collapsed)
 }
 
 // outcome is the verdict as the log and the metrics name it.
@@ -136,32 +152,38 @@ const maxLogged = 256
 
 func clip(s string) string { return s[:min(len(s), maxLogged)] }
 
-// access writes the one line that a request gets in the log. The query is left out: it may hold what is nobody's business.
-func (p *Proxy) access(r *http.Request, c *call) {
+// access writes the one line that a request gets in the log.
+func (p *Proxy) access(c *call) {
 	level := zapcore.InfoLevel
 	if c.target.kind == kindPing {
 		level = zapcore.DebugLevel // podman and dockerd ping before everything, monitoring pings for ever
 	}
-	entry := p.log.Check(level, "request")
-	if entry == nil {
-		return
+	if entry := p.log.Check(level, "request"); entry != nil {
+		entry.Write(zap.Inline(c))
 	}
-	fields := []zap.Field{
-		zap.String("method", clip(r.Method)), zap.String("kind", string(c.target.kind)),
-		zap.String("registry", c.target.repo.Registry), zap.String("repository", c.target.repo.Name),
-		zap.String("reference", clip(c.target.reference)),
-		zap.Int("status", c.status), zap.String("verdict", c.outcome()),
-		zap.Int64("bytes", c.written), zap.Duration("duration", time.Since(c.start)),
-		zap.String("client", r.RemoteAddr), zap.String("user_agent", clip(r.UserAgent())),
-	}
+}
+
+// MarshalLogObject writes what the log says of a request. The query is left out: it may hold what is nobody's business.
+func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
+	line.AddString("method", clip(c.request.Method))
+	line.AddString("kind", string(c.target.kind))
+	line.AddString("registry", c.target.repo.Registry)
+	line.AddString("repository", c.target.repo.Name)
+	line.AddString("reference", clip(c.target.reference))
+	line.AddInt("status", c.status)
+	line.AddString("verdict", c.outcome())
+	line.AddInt64("bytes", c.written)
+	line.AddDuration("duration", time.Since(c.start))
+	line.AddString("client", c.request.RemoteAddr)
+	line.AddString("user_agent", clip(c.request.UserAgent()))
 	if c.target.kind == kindOther {
-		fields = append(fields, zap.String("path", clip(r.URL.Path)))
+		line.AddString("path", clip(c.request.URL.Path))
 	}
 	if c.verdict.Cause != nil {
-		fields = append(fields, zap.NamedError("stale_because", c.verdict.Cause))
+		line.AddString("stale_because", c.verdict.Cause.Error())
 	}
 	if c.err != nil {
-		fields = append(fields, zap.Error(c.err))
+		line.AddString("error", c.err.Error())
 	}
-	entry.Write(fields...)
+	return nil
 }

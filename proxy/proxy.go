@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -45,19 +46,35 @@ func New(opts Options) *Proxy {
 	p := &Proxy{cache: opts.Cache, routes: newRoutes(opts.Registries, opts.Canonical, opts.DefaultRegistry), metrics: opts.Metrics, log: opts.Log}
 	// SkipClean: a path that isn't clean is refused with an error that clients read, not redirected elsewhere.
 	r := mux.NewRouter().SkipClean(true)
+	r.MatcherFunc(below).HandlerFunc(p.handle(p.pull))
 	r.HandleFunc("/", p.handle(front))
 	r.HandleFunc("/v2", p.handle(p.ping))
 	r.HandleFunc("/v2/", p.handle(p.ping))
-	r.HandleFunc("/v2/{rest:.+}", p.handle(p.pull))
 	r.HandleFunc("/{registry:[^/]+}/v2/", p.handle(p.ping))
-	r.HandleFunc("/{registry:[^/]+}/v2/{rest:.+}", p.handle(p.pull))
+	r.HandleFunc("/{registry:[^/]+}/v2/{_:.+}", p.handle(p.pull))
 	r.NotFoundHandler = p.handle(notFound)
 	p.router = r
 	return p
 }
 
+// below matches what is below /v2/, as nearly all requests are, without the regular expression of a path.
+func below(r *http.Request, _ *mux.RouteMatch) bool {
+	return len(r.URL.Path) > len("/v2/") && strings.HasPrefix(r.URL.Path, "/v2/")
+}
+
 // ServeHTTP answers one request of a client.
-func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.observe(w, r, p.router) }
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.observe(w, r, http.HandlerFunc(p.serveRoute))
+}
+
+// serveRoute answers by the route that the router finds. It notes the route's variables in the call, where the router's own
+// ServeHTTP would make two copies of the request to keep them in.
+func (p *Proxy) serveRoute(w http.ResponseWriter, r *http.Request) {
+	var match mux.RouteMatch
+	p.router.Match(r, &match) // whatever has no other handler has notFound
+	w.(*call).vars = match.Vars
+	match.Handler.ServeHTTP(w, r)
+}
 
 // handler answers a request, or returns the error to answer with. It takes down in c what the log should say.
 type handler func(w http.ResponseWriter, r *http.Request, c *call) error
@@ -65,7 +82,7 @@ type handler func(w http.ResponseWriter, r *http.Request, c *call) error
 // handle makes an http handler of h. Whatever would change something is refused here, for all of them.
 func (p *Proxy) handle(h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		c := callOf(r)
+		c := w.(*call)
 		if r.ContentLength != 0 {
 			dismissBody(w)
 		}
@@ -110,7 +127,7 @@ func allowed(w http.ResponseWriter, r *http.Request) error {
 // for "no registry here".
 func (p *Proxy) ping(w http.ResponseWriter, r *http.Request, c *call) error {
 	c.target.kind = kindPing
-	if prefix := mux.Vars(r)["registry"]; prefix != "" {
+	if prefix := c.vars["registry"]; prefix != "" {
 		if _, ok := p.routes.known(prefix); !ok {
 			return p.routes.unknown(prefix)
 		}
@@ -127,17 +144,17 @@ func (p *Proxy) ping(w http.ResponseWriter, r *http.Request, c *call) error {
 
 // pull answers what is below /v2/ of a registry.
 func (p *Proxy) pull(w http.ResponseWriter, r *http.Request, c *call) error {
-	vars := mux.Vars(r)
-	if isUpload(vars["rest"]) {
+	_, rest, _ := strings.Cut(r.URL.Path, "/v2/")
+	if isUpload(rest) {
 		w.Header()["Allow"] = []string{""} // RFC 9110, 10.2.1: no method at all
 		return &apiError{status: http.StatusMethodNotAllowed, code: codeUnsupported, message: "this is a pull-through mirror: there are no uploads here"}
 	}
-	t, err := p.routes.parse(r, vars["registry"], vars["rest"])
+	t, err := p.routes.parse(r, c.vars["registry"], rest)
 	if err != nil {
 		return err
 	}
 	c.target = t
-	w.Header().Set("OCI-Namespace", t.repo.Registry)
+	c.set("Oci-Namespace", t.repo.Registry)
 	switch t.kind {
 	case kindManifest:
 		return p.manifest(w, r, c)

@@ -18,7 +18,7 @@ import (
 
 // registry is an upstream that does as it is told: honest unless a fault says otherwise, and strict about what it is asked.
 type registry struct {
-	t      *testing.T
+	t      testing.TB
 	server *httptest.Server
 
 	mu        sync.Mutex
@@ -37,7 +37,7 @@ type manifest struct {
 
 type list struct{ link, body string }
 
-func newRegistry(t *testing.T) *registry {
+func newRegistry(t testing.TB) *registry {
 	u := &registry{t: t, manifests: map[string]manifest{}, blobs: map[string][]byte{}, lists: map[string]list{}}
 	u.server = httptest.NewServer(u)
 	t.Cleanup(u.server.Close)

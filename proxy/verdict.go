@@ -2,10 +2,7 @@ package proxy
 
 import (
 	"errors"
-	"fmt"
-	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
@@ -32,28 +29,30 @@ func (c *call) errorStatus(err error) string {
 
 // cacheStatus says how an answer came about: RFC 9211. An answer that is stale is a hit of negative ttl.
 func cacheStatus(v cache.Verdict) string {
-	var s strings.Builder
-	s.WriteString("entrepot")
+	if v == (cache.Verdict{Outcome: cache.Hit}) {
+		return "entrepot; hit" // nearly always
+	}
+	s := append(make([]byte, 0, 64), "entrepot"...)
 	switch v.Outcome {
 	case cache.Hit, cache.Stale:
-		s.WriteString("; hit")
+		s = append(s, "; hit"...)
 	case cache.Revalidated:
-		s.WriteString("; fwd=stale; fwd-status=200")
+		s = append(s, "; fwd=stale; fwd-status=200"...)
 	case cache.Miss:
-		s.WriteString("; fwd=miss")
+		s = append(s, "; fwd=miss"...)
 	case cache.Collapsed:
-		s.WriteString("; fwd=miss; collapsed")
+		s = append(s, "; fwd=miss; collapsed"...)
 	}
 	if v.Stored {
-		s.WriteString("; stored")
+		s = append(s, "; stored"...)
 	}
 	if v.Mutable {
-		fmt.Fprintf(&s, "; ttl=%d", seconds(v.TTL))
+		s = strconv.AppendInt(append(s, "; ttl="...), seconds(v.TTL), 10)
 	}
 	if v.Outcome == cache.Stale {
-		s.WriteString("; detail=stale")
+		s = append(s, "; detail=stale"...)
 	}
-	return s.String()
+	return string(s)
 }
 
 // seconds rounds down: what is overdue by half a second has a ttl of -1.
@@ -66,14 +65,13 @@ func seconds(d time.Duration) int64 {
 }
 
 // answered takes down the verdict, and tells the client.
-func (c *call) answered(w http.ResponseWriter, v cache.Verdict) {
+func (c *call) answered(v cache.Verdict) {
 	c.verdict, c.hasVerdict = v, true
-	h := w.Header()
-	h.Set("Cache-Status", cacheStatus(v))
+	c.set("Cache-Status", cacheStatus(v))
 	if v.Mutable && v.Outcome != cache.Miss && v.Outcome != cache.Collapsed {
-		h.Set("Age", strconv.FormatInt(int64(v.Age/time.Second), 10))
+		c.set("Age", strconv.FormatInt(int64(v.Age/time.Second), 10))
 	}
 	if v.Outcome == cache.Stale {
-		h.Set("Warning", `299 - "stale: upstream could not be asked"`)
+		c.set("Warning", `299 - "stale: upstream could not be asked"`)
 	}
 }

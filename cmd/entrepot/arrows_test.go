@@ -31,7 +31,6 @@ var arrows = map[string][]string{
 var homes = map[string][]string{
 	"github.com/dgraph-io/badger":          {"cache/index"},
 	"github.com/gorilla/mux":               {"proxy"},
-	"github.com/felixge/httpsnoop":         {"proxy"},
 	"github.com/prometheus/client_golang":  {"proxy"},
 	"github.com/spf13/cobra":               {"cmd/entrepot"},
 	"golang.org/x/time":                    {"upstream/bandwidth"},
