@@ -5,6 +5,7 @@ import (
 	"io"
 	stdlog "log"
 	"os"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -13,8 +14,16 @@ import (
 	"github.com/entrepot/entrepot/config"
 )
 
-// newLogger logs to w: for people on a terminal, as JSON elsewhere, unless configured. It drops no repeats.
-func newLogger(c config.Log, w io.Writer) *zap.Logger {
+// logDelay is how long a line of the log may wait to be written.
+const logDelay = time.Second
+
+// newLogger logs to w: for people on a terminal, as JSON elsewhere, unless configured. It drops no repeats. The caller stops
+// it at the end.
+//
+// Where nobody is looking on, lines are written several at a time: each request has one, and to write it alone takes as
+// long as to find a manifest. A warning and what is worse goes out at once, with all before it. So what a SIGKILL, or a
+// power cut, can cost is the lines of the last second, and none that tells of a fault.
+func newLogger(c config.Log, w io.Writer) (log *zap.Logger, stop func() error) {
 	level := zap.NewAtomicLevel()
 	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
 		panic(err) // config has checked it
@@ -32,7 +41,17 @@ func newLogger(c config.Log, w io.Writer) *zap.Logger {
 		e.EncodeDuration = zapcore.SecondsDurationEncoder
 		encoder = zapcore.NewJSONEncoder(e)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
+	to := zapcore.AddSync(struct{ io.Writer }{w}) // without its Sync: the log need not reach the disk, and a pipe can't be synced
+	if isTerminal(w) {
+		return zap.New(zapcore.NewCore(encoder, zapcore.Lock(to), level)), func() error { return nil }
+	}
+	lines := &zapcore.BufferedWriteSyncer{WS: to, Size: 64 << 10, FlushInterval: logDelay}
+	return zap.New(zapcore.NewCore(encoder, lines, level), zap.Hooks(func(e zapcore.Entry) error {
+		if e.Level < zapcore.WarnLevel {
+			return nil
+		}
+		return lines.Sync() // the hook runs when the line is in the buffer
+	})), lines.Stop
 }
 
 func isTerminal(w io.Writer) bool {

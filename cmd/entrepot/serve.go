@@ -35,13 +35,13 @@ func serveCommand(environ []string, log io.Writer) *cobra.Command {
 It needs no configuration: it mirrors Docker Hub on :5000, keeps content in ./data, and serves metrics and health on
 127.0.0.1:5001. Every key of the configuration file is also an environment variable: ENTREPOT_CACHE_TAG_TTL=5m.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			c, err := f.load(cmd, environ)
 			if err != nil {
 				return err
 			}
-			logger := newLogger(c.Log, log)
-			defer func() { _ = logger.Sync() }() // terminals can't be synced, and say so
+			logger, stop := newLogger(c.Log, log)
+			defer func() { err = errors.Join(err, stop()) }()
 			return serve(cmd.Context(), c, logger)
 		},
 	}

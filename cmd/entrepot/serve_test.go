@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -259,16 +261,60 @@ func TestCommandLineTeaches(t *testing.T) {
 
 func TestLogFormats(t *testing.T) {
 	var b bytes.Buffer
-	newLogger(config.Log{Level: "info", Format: "auto"}, &b).Info("hello", zap.Int("n", 1))
-	newLogger(config.Log{Level: "warn", Format: "json"}, &b).Info("not this")
-	if got := b.String(); !strings.HasPrefix(got, `{"level":"info"`) || strings.Contains(got, "not this") {
+	line := func(c config.Log, write func(*zap.Logger)) string {
+		b.Reset()
+		log, stop := newLogger(c, &b)
+		write(log)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		return b.String()
+	}
+	hello := func(log *zap.Logger) { log.Info("hello", zap.Int("n", 1)) }
+	if got := line(config.Log{Level: "info", Format: "auto"}, hello); !strings.HasPrefix(got, `{"level":"info"`) {
 		t.Error(got)
 	}
-	b.Reset()
-	newLogger(config.Log{Level: "debug", Format: "console"}, &b).Debug("hello")
-	if got := b.String(); strings.HasPrefix(got, "{") || !strings.Contains(got, "hello") {
+	if got := line(config.Log{Level: "warn", Format: "json"}, hello); got != "" {
 		t.Error(got)
 	}
+	if got := line(config.Log{Level: "debug", Format: "console"}, hello); strings.HasPrefix(got, "{") || !strings.Contains(got, "hello") {
+		t.Error(got)
+	}
+}
+
+// lineCounter counts the lines that are written to it.
+type lineCounter struct{ atomic.Int64 }
+
+func (c *lineCounter) Write(b []byte) (int, error) {
+	c.Add(int64(bytes.Count(b, []byte("\n"))))
+	return len(b), nil
+}
+
+func TestLogWaitsASecondAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out lineCounter
+		log, stop := newLogger(config.Log{Level: "info", Format: "json"}, &out)
+		expect := func(lines int) {
+			t.Helper()
+			synctest.Wait()
+			if got := int(out.Load()); got != lines {
+				t.Errorf("%d lines are out, want %d", got, lines)
+			}
+		}
+		log.Info("one")
+		expect(0)
+		time.Sleep(logDelay)
+		expect(1)
+		log.Info("two")
+		log.Warn("three")
+		expect(3)
+		log.Info("four")
+		expect(3)
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		expect(4)
+	})
 }
 
 func TestAdminListenerStaysUntilTheMirrorIsDown(t *testing.T) {
