@@ -59,6 +59,11 @@ type Index struct {
 	db    *badger.DB
 	roomy func() bool
 	lists listings
+
+	// What was read lately. A digest that was shown once stays so: the records of that kind are never overwritten.
+	tags    recent[tagID, Tag]
+	members recent[memberID, Member]
+	shown   recent[shownID, struct{}]
 }
 
 // ErrNoRoom says that a record was not written because the file system is nearly full: Badger's own writing would end the
@@ -131,29 +136,40 @@ func (x *Index) Close() error { return x.db.Close() }
 
 // Tag returns the record of a tag; ok is false if there is none.
 func (x *Index) Tag(repo Repository, tag string) (rec Tag, ok bool) {
-	ok = x.get(tagKey(repo, tag), rec.decode)
-	return rec, ok
+	key := tagID{repo, tag}
+	rec, writes, ok := x.tags.get(key)
+	if ok {
+		return rec, true
+	}
+	return load(x, &x.tags, key, writes, decodeTag)
 }
 
 // SetTag records a tag.
 func (x *Index) SetTag(repo Repository, tag string, rec Tag) error {
+	defer x.tags.forget(tagID{repo, tag})
 	return x.update(func(txn *badger.Txn) error { return txn.Set(tagKey(repo, tag), rec.encode()) })
 }
 
 // DeleteTag forgets a tag.
 func (x *Index) DeleteTag(repo Repository, tag string) error {
+	defer x.tags.forget(tagID{repo, tag})
 	return x.db.Update(func(txn *badger.Txn) error { return txn.Delete(tagKey(repo, tag)) })
 }
 
 // Member returns what is known of a digest in a repository; ok is false if nothing is.
 func (x *Index) Member(repo Repository, d digest.Digest) (rec Member, ok bool) {
-	ok = x.get(memberKey(repo, d), rec.decode)
-	return rec, ok
+	key := memberID{repo, d}
+	rec, writes, ok := x.members.get(key)
+	if ok {
+		return rec, true
+	}
+	return load(x, &x.members, key, writes, decodeMember)
 }
 
 // Confirm records that upstream showed the digest in the repository.
 func (x *Index) Confirm(repo Repository, d digest.Digest, rec Member) error {
 	rec.Confirmed = true
+	defer x.members.forget(memberID{repo, d})
 	return x.update(func(txn *badger.Txn) error {
 		return errors.Join(
 			txn.Set(memberKey(repo, d), rec.encode()),
@@ -166,12 +182,15 @@ func (x *Index) Claim(repo Repository, named []ocispec.Descriptor) error {
 	if !x.roomy() {
 		return ErrNoRoom
 	}
+	var claimed []memberID
+	defer func() { x.members.forget(claimed...) }() // after Cancel, which waits for what is being written
 	batch := x.db.NewWriteBatch()
 	defer batch.Cancel()
 	for _, desc := range named {
 		if have, ok := x.Member(repo, desc.Digest); ok && have.Confirmed {
 			continue
 		}
+		claimed = append(claimed, memberID{repo, desc.Digest})
 		rec := Member{MediaType: desc.MediaType, Size: desc.Size}
 		if err := batch.Set(memberKey(repo, desc.Digest), rec.encode()); err != nil {
 			return err
@@ -182,7 +201,12 @@ func (x *Index) Claim(repo Repository, named []ocispec.Descriptor) error {
 
 // Shown reports whether any repository of the registry was seen to hold the digest.
 func (x *Index) Shown(registry string, d digest.Digest) bool {
-	return x.get(shownKey(registry, d), func([]byte) error { return nil })
+	key := shownID{registry, d}
+	_, writes, ok := x.shown.get(key)
+	if !ok {
+		_, ok = load(x, &x.shown, key, writes, decodeShown)
+	}
+	return ok
 }
 
 // Listing returns the last good answer of a listing; ok is false if there is none.
@@ -237,6 +261,33 @@ func (x *Index) update(write func(*badger.Txn) error) error {
 	}
 	return x.db.Update(write)
 }
+
+// load reads a record that is not among the recent ones, and makes it one of them; size is that of its strings.
+func load[K id[K], V any](x *Index, r *recent[K, V], key K, writes uint64, decode func([]byte) (v V, size int, err error)) (v V, ok bool) {
+	var size int
+	ok = x.get(key.key(), func(b []byte) (err error) {
+		v, size, err = decode(b)
+		return err
+	})
+	if ok {
+		r.put(key, v, size, writes)
+	}
+	return v, ok
+}
+
+func decodeTag(b []byte) (rec Tag, size int, err error) {
+	err = rec.decode(b)
+	rec.Manifest.MediaType = interned(rec.Manifest.MediaType)
+	return rec, len(b), err
+}
+
+func decodeMember(b []byte) (rec Member, size int, err error) {
+	err = rec.decode(b)
+	rec.MediaType = interned(rec.MediaType)
+	return rec, len(b), err
+}
+
+func decodeShown([]byte) (rec struct{}, size int, err error) { return rec, 0, nil }
 
 func (x *Index) get(key []byte, decode func([]byte) error) bool {
 	err := x.db.View(func(txn *badger.Txn) error {
