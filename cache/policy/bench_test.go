@@ -3,6 +3,7 @@ package policy
 import (
 	"runtime"
 	"testing"
+	"unsafe"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -64,7 +65,9 @@ func BenchmarkFill(b *testing.B) {
 		for _, d := range digests {
 			p.Add(d, 1)
 		}
-		b.ReportMetric(float64(heap()-before)/million, "B/blob")
+		nodes := len(p.nodes) * chunk * int(unsafe.Sizeof(node{}))
+		b.ReportMetric(float64(heap()-before)/million, "heap-B/blob")
+		b.ReportMetric(float64(nodes)/million, "node-B/blob")
 		runtime.KeepAlive(p)
 	}
 }

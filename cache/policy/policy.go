@@ -2,7 +2,7 @@
 // memory, does no I/O and has no lock: who uses it has one.
 //
 // A cache may hold a million blobs, so each costs a node of 48 bytes and some eight bytes of a table, none of which the
-// garbage collector has to follow: nodes lie in chunks and refer to each other by number.
+// garbage collector has to follow: nodes lie in chunks, outside of its heap, and refer to each other by number.
 //
 // The nodes form two rings. One has what was used since it became known, in that order. The other has what was found on disk, of
 // which nobody knows yet when it was used; it goes before all else, until its order is known and Settle moves it behind the
@@ -12,6 +12,7 @@ package policy
 import (
 	"encoding/hex"
 	"hash/maphash"
+	"runtime"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -31,9 +32,6 @@ const (
 	found        // of unknown order
 	heads
 )
-
-// chunk is how many nodes are allocated at once: 192 KiB, so that a cache of few blobs costs little.
-const chunk = 4096
 
 // Policy is a set of content in the order in which it is to go. New makes one.
 type Policy struct {
@@ -60,7 +58,8 @@ func (n *node) size() int64 { return int64(n.high)<<32 | int64(n.low) }
 
 // New returns a policy that knows of nothing.
 func New() *Policy {
-	p := &Policy{seed: maphash.MakeSeed(), nodes: [][]node{make([]node, chunk)}, last: heads - 1, long: make(map[uint32]digest.Digest)}
+	p := &Policy{seed: maphash.MakeSeed(), last: heads - 1, long: make(map[uint32]digest.Digest)}
+	p.addChunk()
 	for head := range uint32(heads) {
 		*p.at(head) = node{prev: head, next: head}
 	}
@@ -75,12 +74,14 @@ func (p *Policy) Bytes() int64 { return p.bytes }
 
 // Has reports whether the content is known.
 func (p *Policy) Has(d digest.Digest) bool {
+	defer runtime.KeepAlive(p)
 	_, ok := p.find(d)
 	return ok
 }
 
 // Add says that content of that size is kept, and used just now. Of what is known already the size stays.
 func (p *Policy) Add(d digest.Digest, size int64) {
+	defer runtime.KeepAlive(p)
 	if !p.Touch(d) {
 		p.insert(d, size, used)
 	}
@@ -88,6 +89,7 @@ func (p *Policy) Add(d digest.Digest, size int64) {
 
 // Touch says that the content was used just now, and reports whether it is known.
 func (p *Policy) Touch(d digest.Digest) bool {
+	defer runtime.KeepAlive(p)
 	n, ok := p.find(d)
 	if ok {
 		p.unlink(n)
@@ -99,6 +101,7 @@ func (p *Policy) Touch(d digest.Digest) bool {
 
 // Take forgets and returns content; ok is false if it isn't known.
 func (p *Policy) Take(d digest.Digest) (e Entry, ok bool) {
+	defer runtime.KeepAlive(p)
 	n, ok := p.find(d)
 	if !ok {
 		return Entry{}, false
@@ -108,6 +111,7 @@ func (p *Policy) Take(d digest.Digest) (e Entry, ok bool) {
 
 // TakeVictim forgets and returns what is to go first; ok is false if nothing is known.
 func (p *Policy) TakeVictim() (e Entry, ok bool) {
+	defer runtime.KeepAlive(p)
 	for _, head := range []uint32{found, used} {
 		if n := p.at(head).prev; n != head {
 			return p.remove(n), true
@@ -118,6 +122,7 @@ func (p *Policy) TakeVictim() (e Entry, ok bool) {
 
 // Adopt says that content was found on disk; ok is false if it is known already.
 func (p *Policy) Adopt(d digest.Digest, size int64) (r Ref, ok bool) {
+	defer runtime.KeepAlive(p)
 	if p.Has(d) {
 		return 0, false
 	}
@@ -128,6 +133,7 @@ func (p *Policy) Adopt(d digest.Digest, size int64) (r Ref, ok bool) {
 // called with parts of the order one after the other. What has been used since, or is gone, stays as it is: a node that is free,
 // or was taken for other content after all adoption was over, is none that is found.
 func (p *Policy) Settle(order []Ref) {
+	defer runtime.KeepAlive(p)
 	for _, r := range order {
 		n := uint32(r)
 		if !p.at(n).found {
@@ -176,7 +182,7 @@ func (p *Policy) allocate() uint32 {
 	}
 	p.last++
 	if int(p.last/chunk) == len(p.nodes) {
-		p.nodes = append(p.nodes, make([]node, chunk))
+		p.addChunk()
 	}
 	return p.last
 }

@@ -5,6 +5,7 @@ import (
 	_ "crypto/sha512"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -177,4 +178,17 @@ func TestManyComeAndGo(t *testing.T) {
 func numbered(i int) digest.Digest {
 	h := sha256.Sum256(binary.LittleEndian.AppendUint64(nil, uint64(i)))
 	return digest.NewDigestFromBytes(digest.SHA256, h[:])
+}
+
+// TestNodesLiveAsLongAsTheirPolicy has the collector run while policies come and go: one whose memory was given back too early
+// would end the process.
+func TestNodesLiveAsLongAsTheirPolicy(t *testing.T) {
+	for i := range 300 {
+		p := New()
+		p.Add(numbered(i), 1)
+		runtime.GC()
+		if !p.Has(numbered(i)) {
+			t.Fatal("forgotten")
+		}
+	}
 }
