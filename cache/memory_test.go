@@ -72,7 +72,7 @@ func TestMemoryHoldsWhatWasUsedLast(t *testing.T) {
 }
 
 func TestWhatIsRemovedLeavesMemory(t *testing.T) {
-	c := &Cache{}
+	c := &Cache{recency: newRecency()}
 	here, gone := smallOf(1, 10), smallOf(2, 10)
 	c.recency.add(here.digest, 10)
 	c.remember(here)
@@ -95,7 +95,7 @@ func TestWhatIsRemovedLeavesMemory(t *testing.T) {
 func TestRemovalMeetsRemembering(t *testing.T) {
 	s := smallOf(1, 10)
 	for range 2000 {
-		c := &Cache{}
+		c := &Cache{recency: newRecency()}
 		c.recency.add(s.digest, 10)
 		var both sync.WaitGroup
 		both.Go(func() { c.remember(s) })
