@@ -199,7 +199,7 @@ func (a *ahead) follow(ctx context.Context, repo Repository, m *Manifest) {
 // manifest reads a manifest ahead; ok is false if that failed, or somebody else follows it.
 func (a *ahead) manifest(ctx context.Context, repo Repository, desc ocispec.Descriptor) (doc document, ok bool) {
 	r, ok := a.willing(repo.Registry)
-	if !ok || a.c.disk.Has(desc.Digest) {
+	if !ok || a.c.here(desc.Digest) {
 		return document{}, false
 	}
 	m, led, err := a.c.fetchManifest(ctx, r, repo, desc.Digest.String())

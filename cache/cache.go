@@ -171,13 +171,14 @@ type Stats struct {
 	Bytes   int64 // on disk, kept and reserved
 	Fills   int   // transfers from upstream in flight
 	Readers int   // clients that follow them
+	Drafts  int   // manifests that are being written to disk
 }
 
 // Stats returns the figures of this moment.
 func (c *Cache) Stats() Stats {
 	f := c.fills.Stats()
 	transfers, readers := c.relays.Stats()
-	return Stats{Bytes: c.disk.Used(), Fills: f.Flights + transfers, Readers: f.Readers + readers}
+	return Stats{Bytes: c.disk.Used(), Fills: f.Flights + transfers, Readers: f.Readers + readers, Drafts: c.memory.draftsNow()}
 }
 
 // Capacity is the size in bytes of the file system that holds, or will hold, a data directory.

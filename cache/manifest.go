@@ -60,7 +60,7 @@ func (c *Cache) manifestByDigest(ctx context.Context, r *remote, repo Repository
 			return m, c.servable(ctx, r, repo, m)
 		}
 	}
-	if !headOnly && (!c.disk.Has(d) || known && t.proven) {
+	if !headOnly && (!c.here(d) || known && t.proven) {
 		m, led, err := c.fetchManifest(ctx, r, repo, d.String())
 		return collapsed(m, led), err
 	}
@@ -180,9 +180,7 @@ func (c *Cache) download(ctx context.Context, r *remote, repo Repository, refere
 	// The proof comes before the content, so that nobody who finds the one asks upstream for the other.
 	c.logged(c.index.Confirm(repo, want, index.Member{MediaType: desc.MediaType, Size: int64(len(body))}))
 	c.logged(c.index.Claim(repo, names.named()))
-	if m.Verdict.Stored = c.put(want, body); m.Verdict.Stored {
-		c.remember(s)
-	}
+	m.Verdict.Stored = c.keep(s)
 	c.ahead.came(repo, m, names)
 	return m, nil
 }

@@ -53,7 +53,15 @@ type memory struct {
 	at    map[digest.Digest]*list.Element
 	order list.List // of *small, the most recently used in front
 	held  int64     // the sum of their costs
+
+	// drafts are what is being written to disk: they are found too, and stay until they are written. There are at most
+	// maxDrafts.
+	drafts map[digest.Digest]*small
 }
+
+// maxDrafts is how many manifests are written behind the backs of those who asked for them: those of a few dozen pulls
+// that begin at once. While there are as many, who asks for a further one waits until that is written.
+const maxDrafts = 32
 
 // find returns content that is in memory.
 func (m *memory) find(d digest.Digest) (*small, bool) {
@@ -61,10 +69,47 @@ func (m *memory) find(d digest.Digest) (*small, bool) {
 	defer m.mu.Unlock()
 	e, ok := m.at[d]
 	if !ok {
-		return nil, false
+		s, ok := m.drafts[d]
+		return s, ok
 	}
 	m.order.MoveToFront(e)
 	return e.Value.(*small), true
+}
+
+// draft takes in what is going to be written, until written is called with it; ok is false if there are too many.
+func (m *memory) draft(s *small) (ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.drafts) >= maxDrafts {
+		return false
+	}
+	if m.drafts == nil {
+		m.drafts = make(map[digest.Digest]*small)
+	}
+	m.drafts[s.digest] = s
+	return true
+}
+
+// written says that a draft is on disk, or can't be kept. Of several of one digest the last stays.
+func (m *memory) written(s *small) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.drafts[s.digest] == s {
+		delete(m.drafts, s.digest)
+	}
+}
+
+func (m *memory) draftsNow() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.drafts)
+}
+
+// isDraft reports whether the content is being written.
+func (m *memory) isDraft(d digest.Digest) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.drafts[d] != nil
 }
 
 // hold takes content in, in place of what is held under its digest. What was used least recently makes room for it.
@@ -142,6 +187,35 @@ func (c *Cache) readSmall(d digest.Digest, f io.Reader, size int64) (s *small, o
 	c.remember(s)
 	return s, true
 }
+
+// keep has verified content written to disk, behind the back of who asked for it: a file that is to outlive a power cut takes as
+// long as the disk does. Until it is there, memory has it. The result says whether it is kept, or is going to be.
+func (c *Cache) keep(s *small) (kept bool) {
+	write := func() bool {
+		if !c.put(s.digest, s.body) {
+			return false
+		}
+		c.remember(s)
+		return true
+	}
+	release, err := c.hold()
+	if err != nil {
+		return false
+	}
+	if !c.disk.Fits(int64(len(s.body))) || !c.memory.draft(s) {
+		defer release()
+		return write()
+	}
+	go func() {
+		defer release()
+		defer c.memory.written(s)
+		write()
+	}()
+	return true
+}
+
+// here reports whether content is on disk, or in memory on its way there.
+func (c *Cache) here(d digest.Digest) bool { return c.memory.isDraft(d) || c.disk.Has(d) }
 
 // remember holds content in memory as long as it is kept on disk.
 //

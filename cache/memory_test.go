@@ -138,3 +138,27 @@ func BenchmarkMemoryHold(b *testing.B) { // with as much going as is coming
 		m.hold(all[i%len(all)])
 	}
 }
+
+func TestWhatIsBeingWrittenIsInMemory(t *testing.T) {
+	var m memory
+	first, again := smallOf(1, 10), smallOf(1, 10)
+	if !m.draft(first) || !m.draft(again) {
+		t.Fatal("refused")
+	}
+	m.written(first)
+	if s, ok := m.find(first.digest); !ok || s != again || !m.isDraft(first.digest) {
+		t.Error("what is still being written is gone")
+	}
+	m.written(again)
+	if _, ok := m.find(first.digest); ok || m.draftsNow() > 0 {
+		t.Error("what is written is a draft still")
+	}
+	for i := range maxDrafts {
+		if !m.draft(smallOf(i, 10)) {
+			t.Fatalf("refused with %d", i)
+		}
+	}
+	if m.draft(smallOf(maxDrafts, 10)) {
+		t.Error("there is no end to drafts")
+	}
+}

@@ -23,7 +23,7 @@ func (c *Cache) servable(ctx context.Context, r *remote, repo Repository, m *Man
 			return nil
 		}
 	}
-	missing, ok := c.missing(ctx, m, c.disk.Has)
+	missing, ok := c.missing(ctx, m, c.here)
 	if !ok || r.answeredJustNow() {
 		return nil
 	}

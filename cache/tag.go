@@ -203,7 +203,7 @@ func (c *Cache) askTag(ctx context.Context, r *remote, repo Repository, tag stri
 		}
 		if err == nil && complete(desc) {
 			c.logged(c.index.Confirm(repo, desc.Digest, index.Member{MediaType: desc.MediaType, Size: desc.Size}))
-			if !known || desc.Digest == old.Manifest.Digest || c.disk.Has(desc.Digest) {
+			if !known || desc.Digest == old.Manifest.Digest || c.here(desc.Digest) {
 				return found{rec: index.Tag{Manifest: desc}}, nil
 			}
 			m, _, err := c.fetchManifest(ctx, r, repo, desc.Digest.String())

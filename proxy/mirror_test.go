@@ -195,13 +195,15 @@ func (m *mirror) get(path string, headers ...string) answer {
 // settled waits until no transfer is under way: what was to be kept is kept. It follows them as a client would.
 func (m *mirror) settled() {
 	m.t.Helper()
-	for deadline := time.Now().Add(time.Minute); m.cache.Stats().Fills > 0; {
+	for deadline := time.Now().Add(time.Minute); busy(m.cache.Stats()); {
 		if time.Now().After(deadline) {
 			m.t.Fatal("a transfer goes on for ever")
 		}
 		<-time.After(time.Millisecond)
 	}
 }
+
+func busy(s cache.Stats) bool { return s.Fills > 0 || s.Drafts > 0 }
 
 func (a answer) expect(t *testing.T, status int, body []byte) {
 	t.Helper()

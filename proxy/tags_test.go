@@ -370,6 +370,7 @@ func TestDamagedManifestOnDiskHeals(t *testing.T) {
 	d := u.image("library/a", "1", random(10))
 	m := newMirror(t, u, nil)
 	good := m.get(digestPath("a", d), acceptAll()).body
+	m.settled()
 	m.damage(d)
 	a := m.get(digestPath("a", d), acceptAll()) // from memory, where it is right
 	a.expect(t, 200, good)
