@@ -87,16 +87,11 @@ func (s *scene) onDisk(repository string, layers ...int64) (origin.Image, error)
 			return i, err
 		}
 	}
-	for _, reference := range []string{i.Manifest.Digest, i.ManifestTag} {
-		err := s.writeFile(i.ManifestPath(reference), func(w io.Writer) error {
-			_, err := w.Write(i.Manifest.Body)
-			return err
-		})
-		if err != nil {
-			return i, err
-		}
-	}
-	return i, nil
+	return i, errors.Join(
+		s.writeFile(i.BlobPath(i.Config.Digest), i.Config.Content),
+		s.writeFile(i.ManifestPath(i.Manifest.Digest), i.Manifest.Content),
+		s.writeFile(i.ManifestPath(i.ManifestTag), i.Manifest.Content),
+	)
 }
 
 func (s *scene) file(path string) string { return filepath.Join(s.files, filepath.FromSlash(path)) }

@@ -29,11 +29,7 @@ var hot = []workload{
 		columns: []metric{cpuPerRequest, duration, upstreamAsked, peak},
 		goals:   []goal{most(cpuPerRequest, 1.6).of(peerNginx), most(upstreamAsked, 0)},
 		run: func(t *trial) (values, error) {
-			i, err := t.small()
-			if err != nil {
-				return nil, err
-			}
-			return t.requests(manifestRequest(i, i.Manifest.Digest), i.Manifest.Body)
+			return t.requests(func(i origin.Image) load.Request { return manifestRequest(i, i.Manifest.Digest) })
 		},
 	},
 	{
@@ -43,11 +39,7 @@ var hot = []workload{
 		columns: []metric{cpuPerRequest, duration, upstreamAsked, peak},
 		goals:   []goal{most(cpuPerRequest, 1.6).of(peerNginx), most(upstreamAsked, 0)},
 		run: func(t *trial) (values, error) {
-			i, err := t.small()
-			if err != nil {
-				return nil, err
-			}
-			return t.requests(manifestRequest(i, i.ManifestTag), i.Manifest.Body)
+			return t.requests(func(i origin.Image) load.Request { return manifestRequest(i, i.ManifestTag) })
 		},
 	},
 	{
@@ -57,11 +49,7 @@ var hot = []workload{
 		columns: []metric{cpuPerRequest, duration, upstreamAsked, peak},
 		goals:   []goal{most(cpuPerRequest, 1.8).of(peerNginx), most(cpuPerRequest, 1.2).of(limitFloor)},
 		run: func(t *trial) (values, error) {
-			i, err := t.small()
-			if err != nil {
-				return nil, err
-			}
-			return t.requests(load.Request{Path: i.BlobPath(i.Layers[0].Digest)}, nil)
+			return t.requests(func(i origin.Image) load.Request { return load.Request{Path: i.BlobPath(i.Layers[0].Digest)} })
 		},
 	},
 	large("warm-1", "a blob of 256 MiB that is in the cache, read 8 times by one client", 1, 8),
@@ -84,9 +72,40 @@ func (t *trial) small() (origin.Image, error) {
 	return t.onDisk("library/small", layer, layer, layer, layer, layer, layer)
 }
 
-// requests asks for the same thing over and over. The answers' lengths are checked, and the first body's bytes.
-func (t *trial) requests(r load.Request, body []byte) (values, error) {
+// fetch gets all of an image once, manifests by tag and by digest, and compares every byte.
+func (t *trial) fetch(i origin.Image) error {
+	c, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, reference := range []string{i.ManifestTag, i.Manifest.Digest} {
+		if _, err := c.Get(manifestRequest(i, reference), &exactly{i.Manifest.Body}); err != nil {
+			return err
+		}
+	}
+	if _, err := c.Get(load.Request{Path: i.BlobPath(i.Config.Digest)}, &exactly{i.Config.Body}); err != nil {
+		return err
+	}
+	for _, l := range i.Layers {
+		if _, err := c.Get(load.Request{Path: i.BlobPath(l.Digest)}, l.Check(0)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// requests asks for the same part of an image over and over, when the whole of it is in the cache: a mirror may well look
+// whether it is.
+func (t *trial) requests(part func(origin.Image) load.Request) (values, error) {
+	i, err := t.small()
+	if err != nil {
+		return nil, err
+	}
 	if err := t.start(); err != nil {
+		return nil, err
+	}
+	if err := t.fetch(i); err != nil {
 		return nil, err
 	}
 	c, err := t.dial()
@@ -94,18 +113,7 @@ func (t *trial) requests(r load.Request, body []byte) (values, error) {
 		return nil, err
 	}
 	defer c.Close()
-	if body == nil {
-		i, err := t.small()
-		if err != nil {
-			return nil, err
-		}
-		_, err = c.Get(r, i.Layers[0].Check(0))
-		if err != nil {
-			return nil, err
-		}
-	} else if _, err := c.Get(r, &exactly{body}); err != nil {
-		return nil, err
-	}
+	r := part(i)
 	a, err := c.Ask(r.Compile())
 	if err != nil {
 		return nil, err

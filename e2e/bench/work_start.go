@@ -129,16 +129,15 @@ func (t *trial) manifestTimes() (times, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := t.fetch(i); err != nil {
+		return nil, err
+	}
 	c, err := t.dial()
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	r := manifestRequest(i, i.Manifest.Digest)
-	if _, err := c.Get(r, &exactly{i.Manifest.Body}); err != nil {
-		return nil, err
-	}
-	request := r.Compile()
+	request := manifestRequest(i, i.Manifest.Digest).Compile()
 	return t.times(c, func() []byte { return request }, int64(len(i.Manifest.Body)))
 }
 

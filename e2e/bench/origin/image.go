@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -110,6 +111,12 @@ func document(mediaType string, v any) (Document, error) {
 	body, err := json.Marshal(v)
 	sum := sha256.Sum256(body)
 	return Document{MediaType: mediaType, Digest: "sha256:" + hex.EncodeToString(sum[:]), Body: body}, err
+}
+
+// Content writes all of the document.
+func (d Document) Content(w io.Writer) error {
+	_, err := w.Write(d.Body)
+	return err
 }
 
 func (d Document) descriptor() ocispec.Descriptor {
