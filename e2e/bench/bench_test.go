@@ -8,7 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestMedian(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -34,6 +38,7 @@ func TestTable(t *testing.T) {
 			{duration: 3, upstreamShare: 1.25, peak: 60},
 			{duration: 2, upstreamShare: 1.0625, peak: 50.04},
 		}},
+		{System: "squid", Failures: []string{"it hung up"}},
 	}}
 	cold.judge([]goal{
 		most(duration, 0.5).of("direct"),
@@ -48,6 +53,8 @@ cold: something
     system  seconds  min  max  peak MiB  upstream/asked
     direct        4    4    4         -               1
   entrepot        2    1    3      50.0            1.06
+     squid        -    -    -         -               -
+  squid FAILED: it hung up
   goal, entrepot: seconds ≤ 0.5 × direct: 0.500 × (2 of 4), reached
   goal, entrepot: seconds ≥ 3 × direct: 0.500 × (2 of 4), NOT reached
   goal, entrepot: peak MiB ≤ 50: 50.0, NOT reached
@@ -63,7 +70,11 @@ cold: something
 		t.Errorf("the table is\n%s\nwant\n%s", got.String(), want)
 	}
 	got.Reset()
-	if err := (report{Tables: []table{cold}}).summary(&got); err != nil {
+	r := report{Tables: []table{cold}}
+	if err := r.failures(); err == nil || err.Error() != "1 measurements failed" {
+		t.Errorf("the failures are %v", err)
+	}
+	if err := r.summary(&got); err != nil {
 		t.Fatal(err)
 	}
 	if want := "\n3 of 6 goals reached, 2 not, 1 not measured\n"; got.String() != want {

@@ -8,7 +8,7 @@
 // The clients (package load) are cheap, for they share the machine with what is measured: raw requests on connections of
 // their own, bodies read into one buffer. Where whole images or blobs are pulled every byte is compared with what is right,
 // which costs a tenth of a digest; where the same answer is asked for again and again, that is done once before, and lengths
-// are checked after. A wrong answer is an error, not a fast one.
+// are checked after. A wrong answer is a failure, not a fast one, and each is told.
 //
 // A system's processor time is user and system time of all its processes, taken over the measured work alone, with what it
 // does until it is at rest after the clients have left. Its peak memory is what its processes have resident, added up. What
@@ -24,7 +24,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -70,7 +69,8 @@ func parse(args []string) (options, error) {
 	flags.BoolVar(&o.quick, "quick", false, "smaller content, fewer rounds and fewer systems: goals are for the full sizes")
 	workloadNames := flags.String("workload", "", "workloads to run, with commas between them: "+list(workloads)+" (default all)")
 	systemNames := flags.String("system", "", "systems to measure, with commas between them: "+list(systems)+" (default all)")
-	flags.IntVar(&o.rounds, "rounds", 0, fmt.Sprintf("measurements of each system and workload (default %d, quick %d)", rounds, quickRounds))
+	flags.IntVar(&o.rounds, "rounds", 0,
+		fmt.Sprintf("measurements of each system and workload (default %d, quick %d)", rounds, quickRounds))
 	flags.StringVar(&o.json, "json", "", "write all measurements to this `file` too")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -135,14 +135,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err := r.summary(out); err != nil {
 		return err
 	}
-	if o.json == "" {
-		return nil
-	}
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(o.json, append(text, '\n'), 0o644)
+	return errors.Join(r.failures(), r.write(o.json))
 }
 
 // able leaves out the systems that can't run here, and says so.
@@ -187,12 +180,17 @@ func measure(ctx context.Context, s *scene, w workload, o options) (table, error
 			// Who comes first changes by the round: each system follows each other one.
 			i := (round + turn) % len(some)
 			v, err := s.measure(ctx, w, some[i])
-			if err != nil {
-				return t, fmt.Errorf("%s, %s, round %d: %w", w.name, some[i].name, round+1, err)
+			if ctx.Err() != nil {
+				return t, err
 			}
-			t.Rows[i].Measurements = append(t.Rows[i].Measurements, v)
-			fmt.Fprintf(os.Stderr, "%s, round %d of %d, %s: %s %s\n",
-				w.name, round+1, n, some[i].name, w.columns[0], spell(v[w.columns[0]]))
+			told := fmt.Sprintf("%s %s", w.columns[0], spell(v[w.columns[0]]))
+			if err != nil {
+				told = err.Error()
+				t.Rows[i].Failures = append(t.Rows[i].Failures, told)
+			} else {
+				t.Rows[i].Measurements = append(t.Rows[i].Measurements, v)
+			}
+			fmt.Fprintf(os.Stderr, "%s, round %d of %d, %s: %s\n", w.name, round+1, n, some[i].name, told)
 		}
 	}
 	t.judge(w.goals)

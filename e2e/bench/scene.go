@@ -132,6 +132,3 @@ func (s *scene) needRegistry(ctx context.Context) error {
 	}
 	return nil
 }
-
-// mebibytes spells a size.
-func mebibytes(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }

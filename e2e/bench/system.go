@@ -17,8 +17,6 @@ type system struct {
 	name string
 	// thorough systems are for full runs, unless asked for by name.
 	thorough bool
-	// static systems have all content before they start: they can't be cold.
-	static bool
 	// able is nil if the system can run anywhere; it says why one can't run here.
 	able func(ctx context.Context, s *scene) error
 	// command says how to run it, and writes its configuration. It is nil if there is nothing to run.
@@ -63,8 +61,8 @@ var systems = []system{
 	{name: peerRegistry, thorough: true, command: distribution},
 	{name: peerNginx, able: needs("nginx"), command: nginxCache},
 	{name: peerSquid, able: needs("squid"), command: squid},
-	{name: limitStatic, static: true, able: needs("nginx"), command: nginxFiles},
-	{name: limitFloor, static: true, command: floor},
+	{name: limitStatic, able: needs("nginx"), command: nginxFiles},
+	{name: limitFloor, command: floor},
 }
 
 func thorough(y system) system { y.thorough = true; return y }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"text/tabwriter"
 )
@@ -42,6 +44,32 @@ func (r report) summary(out io.Writer) error {
 	return err
 }
 
+// failures is nil if there are none.
+func (r report) failures() error {
+	n := 0
+	for _, t := range r.Tables {
+		for _, y := range t.Rows {
+			n += len(y.Failures)
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d measurements failed", n)
+}
+
+// write writes all measurements to a file, if one is named.
+func (r report) write(file string) error {
+	if file == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(text, '\n'), 0o644)
+}
+
 // table is what one workload took of each system.
 type table struct {
 	Workload string   `json:"workload"`
@@ -55,6 +83,8 @@ type table struct {
 type row struct {
 	System       string   `json:"system"`
 	Measurements []values `json:"measurements"`
+	// Failures are the errors of the rounds that have no measurement.
+	Failures []string `json:"failures,omitempty"`
 }
 
 // judged is a goal and how it stands.
@@ -115,6 +145,13 @@ func (t *table) print(out io.Writer) error {
 	}
 	if err := w.Flush(); err != nil {
 		return err
+	}
+	for _, r := range t.Rows {
+		for _, failure := range r.Failures {
+			if _, err := fmt.Fprintf(out, "  %s FAILED: %s\n", r.System, failure); err != nil {
+				return err
+			}
+		}
 	}
 	for _, g := range t.Goals {
 		if _, err := fmt.Fprintf(out, "  goal, %v: %s\n", g.goal, g.describe(g.outcome)); err != nil {

@@ -36,13 +36,12 @@ func (w workload) suits(y system) bool { return slices.Contains(w.systems, y.nam
 // perConnection is modest: what a content network gives one connection from far away.
 const perConnection = 20_000_000
 
-// The systems by what they can do.
+// The systems by what they can do. What is warm from the start can't be cold.
 var (
-	entrepots = []string{mirror, mirrorSingle, mirrorLayers}
-	caches    = append([]string{peerRegistry, peerNginx}, mirror)
-	warm      = append([]string{limitStatic, limitFloor}, caches...)
-	cold      = append([]string{nobody}, caches...)
-	every     = append([]string{mirrorSingle}, cold...)
+	caches = []string{peerRegistry, peerNginx, mirror}
+	warm   = append([]string{limitStatic, limitFloor}, caches...)
+	cold   = append([]string{nobody}, caches...)
+	every  = append([]string{mirrorSingle}, cold...)
 )
 
 var workloads = slices.Concat(hot, images, first, parts, numbers, starts, overRegistry)

@@ -128,7 +128,8 @@ func TestAnswers(t *testing.T) {
 	} {
 		resp, body := ask(t, o, c.method, c.path, c.ranges)
 		if resp.StatusCode != c.status || c.body != nil && !bytes.Equal(body, c.body) {
-			t.Errorf("%s %s %s: status %d, %d bytes; want %d, %d", c.method, c.path, c.ranges, resp.StatusCode, len(body), c.status, len(c.body))
+			t.Errorf("%s %s %s: status %d, %d bytes; want %d, %d",
+				c.method, c.path, c.ranges, resp.StatusCode, len(body), c.status, len(c.body))
 		}
 		if size := resp.ContentLength; c.method == "HEAD" && size != layer && size != int64(len(i.Manifest.Body)) {
 			t.Errorf("HEAD %s: length %d", c.path, size)
