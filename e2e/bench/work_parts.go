@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -63,7 +64,8 @@ func besideSlow(t *trial) (values, error) {
 	select {
 	case <-began:
 	case <-time.After(connectTimeout):
-		return nil, fmt.Errorf("the slow client has no first byte after %v", connectTimeout)
+		cancel()
+		return nil, errors.Join(fmt.Errorf("the slow client has no first byte after %v", connectTimeout), g.Wait())
 	}
 	var waited time.Duration
 	p, err := t.phase(func() error {
