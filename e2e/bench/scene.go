@@ -120,7 +120,7 @@ func (s *scene) needRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	image, err := s.bed.PushNoise(ctx, r, "library/bench", "1.0", 1, s.pick(512<<20, 48<<20))
+	image, err := s.bed.PushNoise(ctx, r, "library/bench", "1.0", 1, s.pick(256<<20, 48<<20))
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 var overRegistry = []workload{
 	{
 		name:         "registry-cold",
-		what:         "one client pulls a cold blob of 512 MiB, upstream being the real registry",
+		what:         "one client pulls a cold blob of 256 MiB, upstream being the real registry",
 		systems:      every,
 		columns:      []metric{duration, cpu, upstreamShare, connections, peak},
 		overRegistry: true,
