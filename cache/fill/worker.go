@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -148,6 +149,7 @@ func (f *flight) stream(w *worker, body io.ReadCloser, buf []byte) (err error) {
 			}
 			from := w.pos
 			f.update(func() { f.landedLocked(w, int64(n)) })
+			runtime.Gosched() // readers first: on a busy machine they would wait until this goroutine's time is up
 			f.hash(buf[:n], from)
 			f.save()
 		}
