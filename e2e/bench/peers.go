@@ -220,7 +220,17 @@ func floor(_ context.Context, s *scene, p place) (testbed.Command, error) {
 	return testbed.Command{
 		Name:  limitFloor,
 		Path:  s.floor,
-		Args:  []string{p.address, s.files, ocispec.MediaTypeImageManifest},
+		Args:  []string{"files", p.address, s.files, ocispec.MediaTypeImageManifest},
 		Ready: answers("http://" + p.address + "/ready"),
+	}, nil
+}
+
+// leastFill is that program as a mirror that keeps nothing.
+func leastFill(_ context.Context, s *scene, p place) (testbed.Command, error) {
+	return testbed.Command{
+		Name:  limitFill,
+		Path:  s.floor,
+		Args:  []string{"fill", p.address, p.dir, p.upstream},
+		Ready: answers("http://" + p.address + "/v2/"),
 	}, nil
 }

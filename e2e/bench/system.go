@@ -48,6 +48,7 @@ const (
 	peerRegistry   = "distribution"
 	limitStatic    = "static"
 	limitFloor     = "floor"
+	limitFill      = "floor-fill"
 	defaultTagTTL  = time.Minute // entrepot's
 	readyEvery     = time.Millisecond
 	connectTimeout = 2 * time.Second
@@ -63,6 +64,7 @@ var systems = []system{
 	{name: peerSquid, able: needs("squid"), command: squid},
 	{name: limitStatic, able: needs("nginx"), command: nginxFiles},
 	{name: limitFloor, command: floor},
+	{name: limitFill, command: leastFill},
 }
 
 func thorough(y system) system { y.thorough = true; return y }

@@ -22,7 +22,7 @@ func firstBytes(name, size string, layer int64, times int) workload {
 		name: name,
 		what: fmt.Sprintf("a new client asks for the manifest of a cold image by digest, and then for its one layer of %s, and "+
 			"hangs up at its first byte; median of %d images; upstream gives each connection 20 MB/s", size, times),
-		systems: every,
+		systems: filled,
 		columns: []metric{firstByte},
 		goals:   []goal{most(firstByte, 1.5).of(nobody)},
 		line:    origin.Line{PerConnection: perConnection},

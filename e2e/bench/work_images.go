@@ -20,7 +20,7 @@ var images = []workload{
 	{
 		name:    "cold-image",
 		what:    "one client pulls a cold image of 600 MiB in 6 layers",
-		systems: every,
+		systems: filled,
 		columns: []metric{duration, cpu, peak, upstreamShare, firstByte},
 		goals:   []goal{most(cpu, 1.4).of(peerNginx), most(duration, 1.1).of(peerNginx)},
 		run:     func(t *trial) (values, error) { return t.coldImage("library/cold", 1, t.pick(100<<20, 20<<20)) },

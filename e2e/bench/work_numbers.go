@@ -21,7 +21,7 @@ var numbers = []workload{
 	{
 		name:    "many",
 		what:    "64 clients pull 64 distinct cold blobs of 32 MiB at once",
-		systems: cold,
+		systems: append([]string{limitFill}, cold...),
 		columns: []metric{cpu, duration, peak, upstreamShare},
 		goals:   []goal{most(cpu, 1.3).of(peerNginx), most(peak, 64)},
 		run: func(t *trial) (values, error) {

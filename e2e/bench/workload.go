@@ -42,6 +42,7 @@ var (
 	warm   = append([]string{limitStatic, limitFloor}, caches...)
 	cold   = append([]string{nobody}, caches...)
 	every  = append([]string{mirrorSingle}, cold...)
+	filled = append([]string{limitFill}, every...)
 )
 
 var workloads = slices.Concat(hot, images, first, parts, numbers, starts, overRegistry)

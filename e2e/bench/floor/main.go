@@ -1,5 +1,6 @@
-// Command floor answers pulls of what lies in a directory with the least that net/http allows: what Go itself costs.
-// Manifests are in memory, with their types and digests; blobs are files. Nothing is checked, logged or counted.
+// Command floor answers pulls with the least that net/http allows: what Go itself costs. Of what lies in a directory, manifests
+// are in memory, with their types and digests, and blobs are files. With an upstream, all comes from there, see fill. Nothing
+// is logged or counted.
 package main
 
 import (
@@ -13,14 +14,20 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: floor <address> <directory> <media type of manifests>")
+	if len(os.Args) != 5 {
+		fmt.Fprintln(os.Stderr, "usage: floor files <address> <directory> <media type of manifests>")
+		fmt.Fprintln(os.Stderr, "       floor fill <address> <directory> <upstream>")
 		os.Exit(2)
 	}
-	manifests, err := load(os.Args[2])
+	var handler http.Handler
+	var err error
+	if os.Args[1] == "fill" {
+		handler = newFill(os.Args[4], os.Args[3])
+	} else {
+		handler, err = newFloor(os.Args[3], os.Args[4])
+	}
 	if err == nil {
-		handler := floor{root: os.Args[2], mediaType: os.Args[3], manifests: manifests}
-		err = (&http.Server{Addr: os.Args[1], Handler: handler}).ListenAndServe()
+		err = (&http.Server{Addr: os.Args[2], Handler: handler}).ListenAndServe()
 	}
 	fmt.Fprintln(os.Stderr, "floor:", err)
 	os.Exit(1)
@@ -29,6 +36,11 @@ func main() {
 type floor struct {
 	root, mediaType string
 	manifests       map[string][]byte // by path
+}
+
+func newFloor(root, mediaType string) (floor, error) {
+	manifests, err := load(root)
+	return floor{root: root, mediaType: mediaType, manifests: manifests}, err
 }
 
 // load reads all manifests.
