@@ -24,6 +24,7 @@ import (
 	_ "crypto/sha512"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -146,6 +147,9 @@ func (c *Cache) census() {
 		return
 	}
 	c.recency.settle()
+	if c.recency.len() > manyKept {
+		debug.FreeOSMemory() // what the census took for a million of them is not needed again
+	}
 	switch {
 	case err != nil:
 		c.log.Error("not all of what is kept can be read: what can't goes on taking up room", zap.Error(err))
@@ -153,6 +157,9 @@ func (c *Cache) census() {
 		c.log.Info("counted what is kept", zap.Int64("bytes", c.disk.Used()), zap.Duration("duration", time.Since(begun)))
 	}
 }
+
+// manyKept is how much content makes a census worth tidying up after: a collection of all garbage takes some milliseconds.
+const manyKept = 100_000
 
 // Close ends what is under way, whose readers get an error, and closes the stores. Complete content is kept.
 func (c *Cache) Close() error {

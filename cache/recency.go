@@ -93,6 +93,13 @@ func (r *recency) touch(d digest.Digest) {
 	}
 }
 
+// len is how much content is known to be on disk.
+func (r *recency) len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.policy.Len()
+}
+
 // has reports whether the content is known to be on disk. Content that is not may be there all the same, until all that was
 // there at the start has been found.
 func (r *recency) has(d digest.Digest) bool {
