@@ -15,6 +15,9 @@ const probePatience = 5 * time.Second
 // their like choose between mirrors with the manifest, and have no way back when a blob fails later. If content is
 // missing, upstream must be reachable; if not, the error is ErrUnavailable.
 func (c *Cache) servable(ctx context.Context, r *remote, repo Repository, m *Manifest) error {
+	if r.answeredJustNow() {
+		return nil // then it does not matter whether anything is missing, and to find out takes a system call for what is
+	}
 	down, probe := r.down()
 	if !down {
 		// The table of what is kept will do: if a file of it was deleted behind our back, upstream has it. During an outage
@@ -24,7 +27,7 @@ func (c *Cache) servable(ctx context.Context, r *remote, repo Repository, m *Man
 		}
 	}
 	missing, ok := c.missing(ctx, m, c.here)
-	if !ok || r.answeredJustNow() {
+	if !ok {
 		return nil
 	}
 	if down && !probe {
