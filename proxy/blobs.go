@@ -182,8 +182,7 @@ func serve(w http.ResponseWriter, r *http.Request, c *call, d digest.Digest, med
 	if small, ok := content.(*bytes.Reader); ok && plain(r) {
 		c.set("Accept-Ranges", "bytes")
 		c.set("Content-Length", strconv.FormatInt(size, 10))
-		w.WriteHeader(http.StatusOK)
-		_, _ = small.WriteTo(w) // one send: ServeContent takes two
+		c.send(small, size)
 	} else {
 		http.ServeContent(w, r, "", time.Time{}, content)
 	}

@@ -116,8 +116,10 @@ func (m *mirror) start() {
 	}
 	m.cache = c
 	m.metrics.Watch(c.Stats)
-	m.server = httptest.NewServer(proxy.New(proxy.Options{Cache: c, Registries: registries, DefaultRegistry: "docker.io",
+	m.server = httptest.NewUnstartedServer(proxy.New(proxy.Options{Cache: c, Registries: registries, DefaultRegistry: "docker.io",
 		Canonical: config.CanonicalRegistry, Metrics: m.metrics, Log: log}))
+	m.server.Listener = proxy.Listener(m.server.Config, m.server.Listener)
+	m.server.Start()
 	m.url = m.server.URL
 }
 

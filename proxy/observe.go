@@ -75,6 +75,23 @@ func (c *call) ReadFrom(src io.Reader) (int64, error) {
 	return n, err
 }
 
+// buffered is how large a body is, in bytes, that surely does not fit into net/http's buffer behind a header.
+const buffered = 4 << 10
+
+// send answers with a body of that size that is all here, in one send with the header: http.ServeContent takes two.
+func (c *call) send(body io.WriterTo, size int64) {
+	flusher, ok := c.ResponseWriter.(http.Flusher)
+	if to := connOf(c.request); ok && to != nil && size >= buffered { // what is smaller goes with the header anyway
+		to.hold()
+		defer to.release()
+		c.WriteHeader(http.StatusOK)
+		flusher.Flush()
+	} else {
+		c.WriteHeader(http.StatusOK)
+	}
+	_, _ = body.WriteTo(c) // what was written tells
+}
+
 func (c *call) wrote(n int64) {
 	if c.status == 0 {
 		c.status = http.StatusOK

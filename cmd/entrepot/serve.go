@@ -213,7 +213,7 @@ func listen(log *zap.Logger, endpoints []endpoint) (servers []server, err error)
 		e.address = l.Addr().String()
 		g := &gate{Handler: e.handler}
 		ctx, cut := context.WithCancel(context.Background())
-		servers = append(servers, server{endpoint: e, listener: l, gate: g, cut: cut, http: &http.Server{
+		s := &http.Server{
 			Handler:     g,
 			BaseContext: func(net.Listener) context.Context { return ctx },
 			// No time-outs over whole bodies: a podman that unpacks while it downloads reads for as long as that takes.
@@ -221,7 +221,8 @@ func listen(log *zap.Logger, endpoints []endpoint) (servers []server, err error)
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    64 << 10,
 			ErrorLog:          errorLog(log.Named(e.name)),
-		}})
+		}
+		servers = append(servers, server{endpoint: e, http: s, listener: proxy.Listener(s, l), gate: g, cut: cut})
 	}
 	return servers, nil
 }
