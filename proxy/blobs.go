@@ -178,13 +178,20 @@ func serve(w http.ResponseWriter, r *http.Request, c *call, d digest.Digest, med
 	c.set("Docker-Content-Digest", d.String())
 	c.set("Content-Type", mediaType)
 	c.set("Etag", etag)
-	c.set("X-Content-Type-Options", "nosniff")
-	if small, ok := content.(*bytes.Reader); ok && plain(r) {
+	if c.target.kind == kindBlob { // a manifest is never resumed, and one JSON object: nothing that a browser could take for more
 		c.set("Accept-Ranges", "bytes")
+		c.set("X-Content-Type-Options", "nosniff")
+	}
+	small, inMemory := content.(*bytes.Reader)
+	switch head := r.Method == http.MethodHead; {
+	case !plain(r) || !head && !inMemory:
+		http.ServeContent(w, r, "", time.Time{}, content)
+	case head:
+		c.set("Content-Length", strconv.FormatInt(size, 10))
+		w.WriteHeader(http.StatusOK)
+	default:
 		c.set("Content-Length", strconv.FormatInt(size, 10))
 		c.send(small, size)
-	} else {
-		http.ServeContent(w, r, "", time.Time{}, content)
 	}
 	if want, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64); r.Method == http.MethodGet && err == nil && c.written < want {
 		c.err = errCutShort
@@ -193,10 +200,10 @@ func serve(w http.ResponseWriter, r *http.Request, c *call, d digest.Digest, med
 	return nil
 }
 
-// plain reports whether a request gets all of the content, and its body. Conditions and ranges that change nothing are gone
-// from its header by now, and conditions on a date change nothing, for there is none.
+// plain reports whether a request is for all of the content, unconditionally. Conditions and ranges that change nothing are
+// gone from its header by now, and conditions on a date change nothing, for there is none.
 func plain(r *http.Request) bool {
-	return r.Method == http.MethodGet && r.Header["Range"] == nil && r.Header["If-None-Match"] == nil
+	return r.Header["Range"] == nil && r.Header["If-None-Match"] == nil
 }
 
 // errCutShort says in the log that the client left, or that the content could not be had to its end; the fill says why.

@@ -33,12 +33,13 @@ type call struct {
 	written   int64     // bytes of the body
 	firstByte time.Time // of an answer that came from upstream
 
-	values  [10]string // of header fields, as set put them there: each its own element
+	values  [8]string // of header fields, as set put them there: each its own element
 	valuesN int
 }
 
 // set sets a header field, whose name is in canonical form. It is http.Header.Set without an allocation a field, as long as
-// there is room in c.
+// there is room in c: for eight, as a small map has. Of a fresh answer there should be no more, for the ninth makes the map
+// grow, and that of the copy that net/http makes of it.
 func (c *call) set(name, value string) {
 	if c.valuesN == len(c.values) {
 		c.Header()[name] = []string{value}
