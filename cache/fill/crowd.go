@@ -171,7 +171,7 @@ func (f *flight) tune() {
 func (f *flight) lookLocked(now time.Time, took time.Duration, landed int64) {
 	f.crowd.look(now, took, landed, f.size-f.have.total(), f.activeLocked())
 	f.crowd.learn(took, len(f.workers))
-	if h, ok := f.crowd.settled(); ok {
+	if h, ok := f.crowd.settled(); ok && f.crowd.origin != "" {
 		f.all.habits.learn(f.crowd.origin, h)
 	}
 	for w := range f.workers {

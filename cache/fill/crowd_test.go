@@ -240,9 +240,9 @@ func TestWhatWasTriedOfAnOriginIsKnownToTheNextFill(t *testing.T) {
 			expectRead(t, r, src.content)
 		}
 		first, _ := random(24 << 20)
-		take(&source{content: first, beside: 5, pace: perStream(1 << 20)})
+		take(&source{origin: "here", content: first, beside: 5, pace: perStream(1 << 20)})
 		second, _ := random(25 << 20)
-		src := &source{content: second, beside: 5, pace: perStream(1 << 20)}
+		src := &source{origin: "here", content: second, beside: 5, pace: perStream(1 << 20)}
 		began := time.Now()
 		take(src)
 		if took := time.Since(began); src.most < 6 || took > 6*time.Second { // a seventh may be called by the reader
@@ -250,9 +250,9 @@ func TestWhatWasTriedOfAnOriginIsKnownToTheNextFill(t *testing.T) {
 		}
 		<-time.After(2 * habitFor)
 		alone, _ := random(26 << 20)
-		take(&source{content: alone, beside: 7, pace: shared(4 << 20)})
+		take(&source{origin: "here", content: alone, beside: 7, pace: shared(4 << 20)})
 		next, _ := random(27 << 20)
-		src = &source{content: next, beside: 7, pace: shared(4 << 20)}
+		src = &source{origin: "here", content: next, beside: 7, pace: shared(4 << 20)}
 		take(src)
 		if src.most != 1 {
 			t.Errorf("%d streams at once where a second one had just brought nothing", src.most)

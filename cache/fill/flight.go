@@ -82,7 +82,7 @@ func (f *flight) refer() {
 	f.refs++
 	f.attached++
 	f.readers++
-	f.countLocked(false)
+	f.countLocked()
 }
 
 // maxSources is how many sources a flight remembers: those of a crowd of readers are hardly ever more than a few.
@@ -101,8 +101,10 @@ func (f *flight) offer(src Source) {
 // maxAbandoned is how many flights may go on although no reader is left: the layers of a few pulls that were given up.
 const maxAbandoned = 16
 
-// countLocked counts the flight as one without readers, or no more.
-func (f *flight) countLocked(abandoned bool) {
+// countLocked counts the flight if it goes on for the whole without readers, and uncounts it if not. It is called whenever
+// one of that changes.
+func (f *flight) countLocked() {
+	abandoned := f.attached == 0 && f.whole && !f.ended
 	switch {
 	case abandoned && !f.abandoned:
 		f.surplus = f.all.abandoned.Add(1) > maxAbandoned
@@ -175,7 +177,7 @@ func (f *flight) end(err error) (readers int) {
 	f.update(func() {
 		f.ended, f.err = true, err
 		readers = f.readers
-		f.countLocked(false)
+		f.countLocked()
 	})
 	f.unref()
 	return readers
@@ -184,7 +186,7 @@ func (f *flight) end(err error) (readers int) {
 func (f *flight) leave() {
 	f.update(func() {
 		f.attached--
-		f.countLocked(f.attached == 0 && f.whole && !f.ended)
+		f.countLocked()
 		switch {
 		case !f.wantedLocked():
 			for w := range f.workers {

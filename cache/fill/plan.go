@@ -88,6 +88,7 @@ func (f *flight) callLocked(job span) {
 // wholeLocked makes the fill fetch all of the content.
 func (f *flight) wholeLocked() {
 	f.whole = true
+	f.countLocked()
 	if f.file != nil && len(f.workers) == 0 && !f.stopping {
 		if job, ok := f.jobLocked(0); ok {
 			f.launchLocked(f.newWorkerLocked(job), nil)

@@ -23,8 +23,8 @@ func (f *flight) transfer(ctx context.Context) error {
 	if err := f.begin(); err != nil {
 		return err
 	}
-	err := f.await(ctx, func() bool { return f.doneLocked() || f.idleLocked() })
-	for err == nil && f.lingers(ctx) {
+	var err error
+	for more := true; more; more = err == nil && f.lingers(ctx) {
 		err = f.await(ctx, func() bool { return f.doneLocked() || f.idleLocked() })
 	}
 	f.update(func() { f.stopping = true })
@@ -194,6 +194,7 @@ func (f *flight) create(parked File, at, size int64) (File, error) {
 func (f *flight) openLocked(file File, size int64, have spans) {
 	f.file, f.size, f.have = file, size, have
 	f.whole = f.opts.Whole || size <= window || f.first.of(size) == span{0, size} // what is small is not worth taking apart
+	f.countLocked()
 	if size > minSegment*maxWorkers {
 		f.running.Go(f.tune)
 	}

@@ -179,7 +179,9 @@ func (f *flight) resume(w *worker) (body io.ReadCloser, err error) {
 		cut(nil)
 		return nil, nil
 	}
+	asked := time.Now()
 	s, err := w.src.Open(ctx, req)
+	took := time.Since(asked)
 	if err == nil && s.Size >= 0 && s.Size != f.size { // which of the two is wrong, nobody knows
 		s.Body.Close()
 		err = fmt.Errorf("the source stated %d bytes before and %d now", f.size, s.Size)
@@ -192,6 +194,9 @@ func (f *flight) resume(w *worker) (body io.ReadCloser, err error) {
 		return nil, err
 	}
 	f.answeredLocked(w.src, s)
+	if f.crowd.origin == "" { // nobody had been asked before, for what was wanted then was parked
+		f.beginCrowdLocked(s.Origin, took)
+	}
 	return severable{s.Body, cut}, nil
 }
 
