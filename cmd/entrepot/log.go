@@ -17,12 +17,22 @@ import (
 // logDelay is how long a line of the log may wait to be written.
 const logDelay = time.Second
 
+// forgetful loses what can't be written, and goes on: a buffer above it would keep the error and write nothing more, and the
+// file that the log goes to may lie on the disk that is full for the moment. It has no Sync: the log need not reach the disk,
+// and a pipe can't be synced.
+type forgetful struct{ w io.Writer }
+
+func (f forgetful) Write(p []byte) (int, error) {
+	_, _ = f.w.Write(p)
+	return len(p), nil
+}
+
 // newLogger logs to w: for people on a terminal, as JSON elsewhere, unless configured. It drops no repeats. The caller stops
 // it at the end.
 //
 // Where nobody is looking on, lines are written several at a time: each request has one, and to write it alone takes as
-// long as to find a manifest. A warning and what is worse goes out at once, with all before it. So what a SIGKILL, or a
-// power cut, can cost is the lines of the last second, and none that tells of a fault.
+// long as to find a manifest. A warning and what is worse goes out at once, with all before it. So what a crash, a SIGKILL
+// or a power cut can cost is the lines of the last second, and none that tells of a fault.
 func newLogger(c config.Log, w io.Writer) (log *zap.Logger, stop func() error) {
 	level := zap.NewAtomicLevel()
 	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
@@ -41,7 +51,7 @@ func newLogger(c config.Log, w io.Writer) (log *zap.Logger, stop func() error) {
 		e.EncodeDuration = zapcore.SecondsDurationEncoder
 		encoder = zapcore.NewJSONEncoder(e)
 	}
-	to := zapcore.AddSync(struct{ io.Writer }{w}) // without its Sync: the log need not reach the disk, and a pipe can't be synced
+	to := zapcore.AddSync(forgetful{w})
 	if isTerminal(w) {
 		return zap.New(zapcore.NewCore(encoder, zapcore.Lock(to), level)), func() error { return nil }
 	}
