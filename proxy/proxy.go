@@ -145,6 +145,7 @@ func (p *Proxy) ping(w http.ResponseWriter, r *http.Request, c *call) error {
 // pull answers what is below /v2/ of a registry.
 func (p *Proxy) pull(w http.ResponseWriter, r *http.Request, c *call) error {
 	_, rest, _ := strings.Cut(r.URL.Path, "/v2/")
+	rest = strings.Clone(rest) // digests and names from it are kept, and would keep the whole line of the request with them
 	if isUpload(rest) {
 		w.Header()["Allow"] = []string{""} // RFC 9110, 10.2.1: no method at all
 		return &apiError{status: http.StatusMethodNotAllowed, code: codeUnsupported, message: "this is a pull-through mirror: there are no uploads here"}

@@ -39,16 +39,16 @@ type Registry struct {
 
 // routes is the closed table of registries: what is not in it is an error, and never dialled.
 type routes struct {
-	names     map[string]bool
+	names     map[string]string   // of the registries, each by itself: what a request says is not kept
 	canonical func(string) string // the one spelling of a registry's name
 	hosts     map[string]string   // Host → name
 	fallback  string
 }
 
 func newRoutes(registries []Registry, canonical func(string) string, fallback string) routes {
-	t := routes{names: make(map[string]bool), canonical: canonical, hosts: make(map[string]string), fallback: fallback}
+	t := routes{names: make(map[string]string), canonical: canonical, hosts: make(map[string]string), fallback: fallback}
 	for _, r := range registries {
-		t.names[r.Name] = true
+		t.names[r.Name] = r.Name
 		for _, host := range r.Hosts {
 			t.hosts[strings.ToLower(host)] = r.Name
 		}
@@ -115,8 +115,8 @@ func (t routes) registry(r *http.Request, prefix, rest string) (registry, left s
 
 // known returns the name in the table that a client's name for a registry stands for; ok is false if it is in there by none.
 func (t routes) known(name string) (registry string, ok bool) {
-	registry = t.canonical(name)
-	return registry, t.names[registry]
+	registry, ok = t.names[t.canonical(name)]
+	return registry, ok
 }
 
 // namespace is the value of ?ns=, by which containerd tells a mirror which registry it means.
