@@ -31,32 +31,33 @@ type flight struct {
 
 	mu sync.Mutex
 	// guards following
-	file      File  // nil until the source has answered
-	size      int64 // of the whole content; -1 until the source has answered
-	have      spans // what has landed
-	workers   map[*worker]bool
-	running   sync.WaitGroup  // of the workers; Add only while not stopping
-	asked     bool            // the source has answered; if not, all that was wanted was parked
-	sources   []Source        // that the workers may ask: the first, and those of readers that came later
-	origins   map[origin]bool // who has sent something of it
-	resumed   bool            // what was parked was taken up
-	stated    bool            // a source has stated the size; if not, it is the one that was expected
-	validator string          // of the latest stream
-	crowd     crowd
-	whole     bool  // all of it is to be fetched
-	openFrom  int64 // from where on a reader has asked for all that follows; it may take less
-	windowed  bool  // nobody reads on to the end for sure: it is asked for in windows
-	stopping  bool  // no more workers are started
-	failure   error // of a worker
-	verified  bool  // all has landed and the digest matched
-	ended     bool  // no more will come
-	err       error // why, once ended
-	refs      int   // the flight itself and each reader; the file is closed with the last
-	attached  int   // readers now
-	abandoned bool  // it goes on although no reader is attached, and is counted as such
-	surplus   bool  // there are too many of those: it is parked
-	readers   int   // readers ever
-	changed   chan struct{}
+	file       File  // nil until the source has answered
+	size       int64 // of the whole content; -1 until the source has answered
+	have       spans // what has landed
+	workers    map[*worker]bool
+	running    sync.WaitGroup  // of the workers; Add only while not stopping
+	asked      bool            // the source has answered; if not, all that was wanted was parked
+	sources    []Source        // that the workers may ask: the first, and those of readers that came later
+	origins    map[origin]bool // who has sent something of it
+	resumed    bool            // what was parked was taken up
+	stated     bool            // a source has stated the size; if not, it is the one that was expected
+	validator  string          // of the latest stream
+	crowd      crowd
+	whole      bool  // all of it is to be fetched
+	openFrom   int64 // from where on a reader has asked for all that follows; it may take less
+	windowed   bool  // nobody reads on to the end for sure: it is asked for in windows
+	stopping   bool  // no more workers are started
+	failure    error // of a worker
+	landedThen int64 // how much had landed when a worker last gave up; -1: none has
+	verified   bool  // all has landed and the digest matched
+	ended      bool  // no more will come
+	err        error // why, once ended
+	refs       int   // the flight itself and each reader; the file is closed with the last
+	attached   int   // readers now
+	abandoned  bool  // it goes on although no reader is attached, and is counted as such
+	surplus    bool  // there are too many of those: it is parked
+	readers    int   // readers ever
+	changed    chan struct{}
 
 	ctx  context.Context // of the workers
 	stop context.CancelCauseFunc
@@ -70,7 +71,7 @@ type origin struct {
 
 func newFlight(all *Fills, d digest.Digest, expect int64, src Source, first Part) *flight {
 	return &flight{opts: all.opts, all: all, digest: d, expect: expect, src: src, first: first, hasher: d.Algorithm().Hash(),
-		size: -1, openFrom: math.MaxInt64, windowed: first.Ranged && !all.opts.Whole, workers: make(map[*worker]bool), sources: []Source{src}, origins: make(map[origin]bool),
+		size: -1, openFrom: math.MaxInt64, landedThen: -1, windowed: first.Ranged && !all.opts.Whole, workers: make(map[*worker]bool), sources: []Source{src}, origins: make(map[origin]bool),
 		crowd: newCrowd(), refs: 1, changed: make(chan struct{})}
 }
 

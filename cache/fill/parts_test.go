@@ -253,3 +253,23 @@ func TestSourceThatGivesMoreIsNotAskedAgain(t *testing.T) {
 		}
 	})
 }
+
+func TestParkedFileThatWasCutShortIsFetchedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(16 << 20)
+		w := newWorld(t)
+		src := &source{content: content}
+		w.part(t, d, src, content, 5<<20, 6<<20)
+		w.idle()
+		w.mu.Lock()
+		p := w.parked[d]
+		p.b = p.b[:5<<20]
+		w.parked[d] = p
+		w.mu.Unlock()
+		w.part(t, d, src, content, 0, 1<<40)
+		w.idle()
+		if !bytes.Equal(w.content(d), content) {
+			t.Error("the content is not kept")
+		}
+	})
+}

@@ -193,7 +193,15 @@ func (f *flight) survivesLocked(w *worker, err error) bool {
 	case w.beside > 0, w.ending: // though the others may have left just now
 		return true
 	}
-	return len(f.workers) > 0 && !f.opts.Final(err)
+	return len(f.workers) > 0 && !f.opts.Final(err) && !f.vainLocked()
+}
+
+// vainLocked takes down that a worker has given up, and reports whether one did before and next to nothing has landed since:
+// then the others are not getting on either. Readers at several places would else call one worker after the other for ever.
+func (f *flight) vainLocked() bool {
+	before, landed := f.landedThen, f.have.total()
+	f.landedThen = landed
+	return before >= 0 && landed-before < progress
 }
 
 // activeLocked is how many workers the crowd has.

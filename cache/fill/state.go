@@ -85,6 +85,11 @@ func (f *flight) takeUp() (file File, b []byte, have spans, size int64) {
 		file.Close()
 		return nil, nil, nil, -1
 	}
+	if !holds(file, have) {
+		file.Discard()
+		file.Close()
+		return nil, nil, nil, -1
+	}
 	f.saved, f.validator, f.resumed = have.total(), s.Validator, true
 	if intact {
 		f.hasher, f.hashed = hasher, s.Hashed
@@ -92,6 +97,15 @@ func (f *flight) takeUp() (file File, b []byte, have spans, size int64) {
 	}
 	s.Hashed, s.Hash = 0, nil // what lies there is hashed anew, for what it is; also if it is parked again first
 	return file, s.marshal(), have, s.Size
+}
+
+// holds reports whether a file is as long as it takes to hold what is said to be in it.
+func holds(file File, have spans) bool {
+	if len(have) == 0 {
+		return true
+	}
+	_, err := file.ReadAt(make([]byte, 1), have[len(have)-1].to-1)
+	return err == nil
 }
 
 var errState = errors.New("fill: ill-formed state")
