@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,8 +32,11 @@ func (p *Proxy) blob(w http.ResponseWriter, r *http.Request, c *call) error {
 		c.answered(v)
 		return serve(w, r, c, d, "application/octet-stream", size, sized(size))
 	}
-	ctx, leave := context.WithCancel(r.Context())
-	defer leave()
+	ctx, leave := r.Context(), func() {}
+	if strings.Contains(r.Header.Get("Range"), ",") { // of several ranges somebody may read on after this has ended, see lent
+		ctx, leave = context.WithCancel(ctx)
+		defer leave()
+	}
 	b, err := p.cache.Blob(ctx, c.target.repo, d, partOf(r))
 	if err != nil {
 		return err
@@ -60,7 +64,7 @@ func (p *Proxy) blob(w http.ResponseWriter, r *http.Request, c *call) error {
 // Whichever of a Read and Close takes the mutex first has it to itself: a Read after Close fails without touching the
 // content, and a Read that Close finds under way is not waiting for bytes for long, for Close ends its context first.
 type lent struct {
-	leave context.CancelFunc // ends the context that content waits with
+	leave func() // ends the context that content waits with, if there can be a goroutine
 	free  func() error
 
 	mu sync.Mutex
