@@ -127,7 +127,10 @@ func open(ctx context.Context, opts Options) (*Cache, error) {
 }
 
 func (c *Cache) openStores(ctx context.Context) (err error) {
-	c.disk, err = disk.Open(ctx, disk.Options{Dir: c.opts.DataDir, MaxSize: c.opts.MaxSize, MinFree: c.opts.MinFree})
+	// Recency learns of content from who made its name, and not from who kept it: of two that keep the same, one finds the name,
+	// and may be so late to say so that the content was evicted meanwhile. It would be evicted, and uncounted, once more.
+	c.disk, err = disk.Open(ctx, disk.Options{
+		Dir: c.opts.DataDir, MaxSize: c.opts.MaxSize, MinFree: c.opts.MinFree, Made: c.recency.add})
 	if err != nil {
 		return err
 	}
@@ -223,7 +226,6 @@ func (c *Cache) put(d digest.Digest, content []byte) (kept bool) {
 		c.log.Warn("not kept", zap.Stringer("digest", d), zap.Error(err))
 		return false
 	}
-	c.recency.add(d, int64(len(content)))
 	return true
 }
 
@@ -283,7 +285,6 @@ func (c *Cache) fillDone(r fill.Report) {
 		log.Debug("parts of a blob kept")
 		return
 	case r.Err == nil:
-		c.recency.add(r.Digest, r.Size)
 		log.Debug("blob kept")
 	case errors.Is(r.Err, fill.ErrKept): // nothing was transferred
 	case errors.Is(r.Err, fill.ErrClosed):

@@ -206,11 +206,6 @@ func (s *Store) Meet(d digest.Digest) (size int64, ok bool) {
 	}
 	s.naming.Lock()
 	defer s.naming.Unlock()
-	return s.meet(d)
-}
-
-// meet is called with naming held.
-func (s *Store) meet(d digest.Digest) (size int64, ok bool) {
 	apart, pending := s.pending[blobDir(d)]
 	if !pending || apart[d] {
 		return 0, false

@@ -82,7 +82,6 @@ func (c *crowd) move(rnd *rand.Rand) {
 		if err := c.s.Put(d, []byte(content)); err != nil {
 			c.t.Fatal(err)
 		}
-		c.known[d] = size
 	case 2:
 		if _, ok := c.s.Meet(d); ok {
 			c.known[d] = size
@@ -137,8 +136,9 @@ func TestContentIsCountedOnceDuringTheCensus(t *testing.T) {
 			}
 		}
 		s.Close()
-		s = open(t, Options{Dir: dir})
-		c := &crowd{t: t, s: s, contents: contents, known: make(map[digest.Digest]int64), listed: make(map[string][]Entry),
+		known := make(map[digest.Digest]int64)
+		s = open(t, Options{Dir: dir, Made: func(d digest.Digest, size int64) { known[d] = size }})
+		c := &crowd{t: t, s: s, contents: contents, known: known, listed: make(map[string][]Entry),
 			unlisted: slices.Collect(maps.Keys(s.pending))}
 		for range 60 {
 			c.move(rnd)
@@ -326,5 +326,29 @@ func TestADirectoryThatCantBeReadStaysUncounted(t *testing.T) {
 	}
 	if s.Used() != 4*block {
 		t.Errorf("used %d", s.Used())
+	}
+}
+
+// TestEachNameIsToldOnce keeps the same content by several ways, and once more after it was removed.
+func TestEachNameIsToldOnce(t *testing.T) {
+	told := 0
+	s := open(t, Options{Made: func(digest.Digest, int64) { told++ }})
+	for round := 1; round <= 2; round++ {
+		p, err := s.Create(digest.FromString("content"), 7)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, "content")
+		d := put(t, s, "content")
+		if err := p.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		if told != round || s.Used() != block {
+			t.Errorf("round %d: told %d times, %d bytes are used", round, told, s.Used())
+		}
+		if err := s.Remove(d, 7); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

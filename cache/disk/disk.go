@@ -62,6 +62,10 @@ type Options struct {
 	Dir     string
 	MaxSize int64 // bytes on disk at most; 0: as much as MinFree leaves
 	MinFree int64 // bytes of the file system to leave free; 0: none
+
+	// Made is told of content each time that it has got its name, and may be removed; may be nil. Together with Scan and Meet it
+	// tells of each content once, so who removes only what it was told of uncounts it once.
+	Made func(d digest.Digest, size int64)
 }
 
 // Store is an open data directory. Its methods may be called concurrently.

@@ -126,30 +126,38 @@ func (p *Partial) Commit() error {
 	if err == nil {
 		err = p.store.mkdir(dir)
 	}
+	made := false
 	if err == nil {
-		err = p.rename()
+		made, err = p.rename()
 	}
 	if err != nil {
 		p.Discard()
 		return fmt.Errorf("keep %s: %w", p.digest, err)
 	}
+	if !made {
+		p.Discard()
+		return nil
+	}
 	p.removeState()
 	if err := p.store.syncDir(dir); err != nil {
 		return fmt.Errorf("keep %s: %w", p.digest, errors.Join(err, p.store.Remove(p.digest, p.size)))
 	}
+	if p.store.opts.Made != nil {
+		p.store.opts.Made(p.digest, p.size)
+	}
 	return nil
 }
 
-func (p *Partial) rename() error {
+// rename gives the content its name, and counts it; made is false if it has one: from somebody else meanwhile, who counted it, or
+// since before Open.
+func (p *Partial) rename() (made bool, err error) {
 	p.store.naming.Lock()
 	defer p.store.naming.Unlock()
-	if p.store.Has(p.digest) { // kept by somebody else meanwhile, and counted, or at Open
-		p.store.meet(p.digest)
-		p.Discard()
-		return nil
+	if p.store.Has(p.digest) {
+		return false, nil
 	}
 	if err := p.store.root.Rename(p.name, blobPath(p.digest)); err != nil {
-		return err
+		return false, err
 	}
 	if apart, pending := p.store.pending[blobDir(p.digest)]; pending {
 		apart[p.digest] = true
@@ -157,7 +165,7 @@ func (p *Partial) rename() error {
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
 	p.releaseLocked(&p.store.kept)
-	return nil
+	return true, nil
 }
 
 // Discard gives the content up and frees its reservation.
