@@ -59,7 +59,7 @@ const maxPlatform = 64
 
 // platformOf is zero for what is no platform that anything runs on, such as that of attestations.
 func platformOf(p *ocispec.Platform) platform {
-	if p == nil || p.OS == "" || p.OS == "unknown" || len(p.OS)+len(p.Architecture)+len(p.Variant) > maxPlatform {
+	if p == nil || p.OS == "" || p.OS == "unknown" {
 		return platform{}
 	}
 	is := platform{p.OS, p.Architecture, p.Variant}

@@ -32,7 +32,7 @@ func (d document) groups() [3][]ocispec.Descriptor {
 
 // cost is about how many bytes of memory the document takes.
 func (d document) cost() (n int64) {
-	const descriptor = int64(unsafe.Sizeof(ocispec.Descriptor{}) + unsafe.Sizeof(ocispec.Platform{}))
+	const descriptor = int64(unsafe.Sizeof(ocispec.Descriptor{}) + unsafe.Sizeof(ocispec.Platform{}) + maxPlatform)
 	for _, group := range d.groups() {
 		for _, desc := range group {
 			n += descriptor + int64(len(desc.MediaType)+len(desc.Digest))
@@ -146,13 +146,16 @@ func descriptor(dec *json.Decoder, to *[]ocispec.Descriptor) error {
 	return nil
 }
 
-// readPlatform is what a descriptor says that its content is for; nil if it does not, or not so that it can be read.
-func readPlatform(fields map[string]json.RawMessage) (p *ocispec.Platform) {
+// readPlatform is what a descriptor says that its content is for, as far as it matters here; nil if it does not, or not so that
+// it can be read, or at a length that no platform has. The rest would cost memory that the document's size does not tell of: an
+// empty string in a list takes three bytes as JSON and sixteen when it was read.
+func readPlatform(fields map[string]json.RawMessage) *ocispec.Platform {
+	var p *struct{ OS, Architecture, Variant string }
 	raw, ok := fields["platform"]
-	if !ok || json.Unmarshal(raw, &p) != nil {
+	if !ok || json.Unmarshal(raw, &p) != nil || p == nil || len(p.OS)+len(p.Architecture)+len(p.Variant) > maxPlatform {
 		return nil
 	}
-	return p
+	return &ocispec.Platform{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}
 }
 
 func expect(dec *json.Decoder, want json.Delim) error {

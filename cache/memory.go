@@ -190,27 +190,31 @@ func (c *Cache) readSmall(d digest.Digest, f io.Reader, size int64) (s *small, o
 
 // keep has verified content written to disk, behind the back of who asked for it: a file that is to outlive a power cut takes as
 // long as the disk does. Until it is there, memory has it. The result says whether it is kept, or is going to be.
+//
+// What is too large for memory is too large for a draft, so that drafts have maxDrafts times maxInMemory bytes at most.
 func (c *Cache) keep(s *small) (kept bool) {
-	write := func() bool {
-		if !c.put(s.digest, s.body) {
-			return false
-		}
-		c.remember(s)
-		return true
-	}
 	release, err := c.hold()
 	if err != nil {
 		return false
 	}
-	if !c.disk.Fits(int64(len(s.body))) || !c.memory.draft(s) {
+	if len(s.body) > maxInMemory || !c.disk.Fits(int64(len(s.body))) || !c.memory.draft(s) {
 		defer release()
-		return write()
+		return c.write(s)
 	}
 	go func() {
 		defer release()
 		defer c.memory.written(s)
-		write()
+		c.write(s)
 	}()
+	return true
+}
+
+// write puts verified content on disk, and holds it in memory.
+func (c *Cache) write(s *small) (kept bool) {
+	if !c.put(s.digest, s.body) {
+		return false
+	}
+	c.remember(s)
 	return true
 }
 

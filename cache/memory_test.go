@@ -162,3 +162,13 @@ func TestWhatIsBeingWrittenIsInMemory(t *testing.T) {
 		t.Error("there is no end to drafts")
 	}
 }
+
+// TestDraftsAreSmall keeps what is larger than memory takes: it is on disk at once.
+func TestDraftsAreSmall(t *testing.T) {
+	r := newReader(t, newShelf(), Options{})
+	body := make([]byte, maxInMemory+1)
+	s := &small{digest: digest.FromBytes(body), body: body}
+	if !r.keep(s) || r.memory.isDraft(s.digest) || !r.disk.Has(s.digest) {
+		t.Error("it is a draft, or not kept")
+	}
+}
