@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"container/list"
+	"context"
 	"io"
 	"sync"
 
@@ -56,7 +57,13 @@ type memory struct {
 
 	// drafts are what is being written to disk: they are found too, and stay until they are written. There are at most
 	// maxDrafts.
-	drafts map[digest.Digest]*small
+	drafts map[digest.Digest]draft
+}
+
+// draft is content that is being written, and what is closed when nobody writes it any more.
+type draft struct {
+	*small
+	written chan struct{}
 }
 
 // maxDrafts is how many manifests are written behind the backs of those who asked for them: those of a few dozen pulls
@@ -69,8 +76,8 @@ func (m *memory) find(d digest.Digest) (*small, bool) {
 	defer m.mu.Unlock()
 	e, ok := m.at[d]
 	if !ok {
-		s, ok := m.drafts[d]
-		return s, ok
+		is, ok := m.drafts[d]
+		return is.small, ok
 	}
 	m.order.MoveToFront(e)
 	return e.Value.(*small), true
@@ -84,9 +91,13 @@ func (m *memory) draft(s *small) (ok bool) {
 		return false
 	}
 	if m.drafts == nil {
-		m.drafts = make(map[digest.Digest]*small)
+		m.drafts = make(map[digest.Digest]draft)
 	}
-	m.drafts[s.digest] = s
+	is, ok := m.drafts[s.digest]
+	if !ok {
+		is.written = make(chan struct{})
+	}
+	m.drafts[s.digest] = draft{s, is.written}
 	return true
 }
 
@@ -94,8 +105,25 @@ func (m *memory) draft(s *small) (ok bool) {
 func (m *memory) written(s *small) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.drafts[s.digest] == s {
+	if is := m.drafts[s.digest]; is.small == s {
+		close(is.written)
 		delete(m.drafts, s.digest)
+	}
+}
+
+// awaitWritten returns when the content is no draft, or with the error that ended ctx.
+func (m *memory) awaitWritten(ctx context.Context, d digest.Digest) error {
+	m.mu.Lock()
+	is, ok := m.drafts[d]
+	m.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	select {
+	case <-is.written:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -109,7 +137,8 @@ func (m *memory) draftsNow() int {
 func (m *memory) isDraft(d digest.Digest) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.drafts[d] != nil
+	_, ok := m.drafts[d]
+	return ok
 }
 
 // hold takes content in, in place of what is held under its digest. What was used least recently makes room for it.
@@ -191,11 +220,12 @@ func (c *Cache) readSmall(d digest.Digest, f io.Reader, size int64) (s *small, o
 // keep has verified content written to disk, behind the back of who asked for it: a file that is to outlive a power cut takes as
 // long as the disk does. Until it is there, memory has it. The result says whether it is kept, or is going to be.
 //
-// What is too large for memory is too large for a draft, so that drafts have maxDrafts times maxInMemory bytes at most.
+// What is too large for memory is too large for a draft, so that drafts have maxDrafts times maxInMemory bytes at most. The
+// caller is one whom Close waits for: a cache that is being closed takes what such a one has got, but starts nothing for it.
 func (c *Cache) keep(s *small) (kept bool) {
 	release, err := c.hold()
 	if err != nil {
-		return false
+		return c.write(s)
 	}
 	if len(s.body) > maxInMemory || !c.disk.Fits(int64(len(s.body))) || !c.memory.draft(s) {
 		defer release()

@@ -153,8 +153,9 @@ func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository,
 // checkTag asks upstream what a tag names and takes the answer down. The manifest is at hand afterwards, except, perhaps, when
 // the tag was not known before and fetch is false.
 //
-// A tag that moved is taken down only once its new manifest is here: HEAD is free under rate limits and GET is not, so
-// upstream may well answer the one and refuse the other, and then the last good answer must still be had under its tag.
+// A tag that moved is taken down only once its new manifest is on disk: HEAD is free under rate limits and GET is not, so
+// upstream may well answer the one and refuse the other, and then the last good answer must still be had under its tag; as it
+// must when the process is killed before the manifest is written. A tag that is new has no such answer, and waits for no disk.
 func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag string, fetch bool) (found, bool, error) {
 	return share(ctx, c, "tag "+repo.String()+":"+tag, func(ctx context.Context) (found, error) {
 		old, known := c.index.Tag(repo, tag)
@@ -173,6 +174,12 @@ func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag st
 		f.rec.Checked, f.rec.Changed = c.opts.Now(), old.Changed
 		if f.rec.Manifest.Digest != old.Manifest.Digest {
 			f.rec.Changed = f.rec.Checked
+			if known {
+				err = c.memory.awaitWritten(ctx, f.rec.Manifest.Digest)
+			}
+		}
+		if err != nil {
+			return found{}, err
 		}
 		c.logged(c.index.SetTag(repo, tag, f.rec))
 		return f, nil
