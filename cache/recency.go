@@ -24,6 +24,8 @@ type recency struct {
 // them is sorting them by time.
 type arrival uint64
 
+func (a arrival) ref() policy.Ref { return policy.Ref(uint32(a)) }
+
 func newRecency() *recency {
 	return &recency{policy: policy.New(), early: make(map[digest.Digest]bool)}
 }
@@ -56,25 +58,45 @@ func (r *recency) adoptTurn(found []disk.Entry) {
 
 // settle says that all has been found: from now on it goes as if it had been used when it was kept. It is called once.
 //
-// That takes many turns. What is found and has not had its own yet was kept earlier than what has, and goes first as
-// before: so the order is right at any time.
+// That takes many turns. What has not had its own yet was kept earlier than what has, and goes first, in the order in which it was
+// found: so what goes meanwhile is always of the older part.
 func (r *recency) settle() {
 	r.mu.Lock()
 	found := r.found
 	r.found, r.early = nil, nil
 	r.mu.Unlock()
+	found = latest(found)
 	slices.Sort(found)
 	slices.Reverse(found)
 	refs := make([]policy.Ref, 0, turn)
 	for some := range slices.Chunk(found, turn) {
 		refs = refs[:0]
 		for _, a := range some {
-			refs = append(refs, policy.Ref(uint32(a)))
+			refs = append(refs, a.ref())
 		}
 		r.mu.Lock()
 		r.policy.Settle(refs)
 		r.mu.Unlock()
 	}
+}
+
+// latest returns the arrivals less those whose content is gone and what the policy called it taken for content that arrived later.
+// They are given in the order in which they came.
+func latest(all []arrival) []arrival {
+	last := policy.Ref(0)
+	for _, a := range all {
+		last = max(last, a.ref())
+	}
+	seen := make([]bool, last+1)
+	kept := all[:0]
+	slices.Reverse(all)
+	for _, a := range all {
+		if !seen[a.ref()] {
+			seen[a.ref()] = true
+			kept = append(kept, a)
+		}
+	}
+	return kept
 }
 
 // add says that content of that size is on disk, and used.

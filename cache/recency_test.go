@@ -59,6 +59,22 @@ func TestWhatWasKeptEarlierGoesFirstAfterARestart(t *testing.T) {
 	victims(t, r, want...)
 }
 
+// TestRemovalDuringTheCensusKeepsTheOrder has what goes make room in the policy for what is found next, which was kept at another time.
+func TestRemovalDuringTheCensusKeepsTheOrder(t *testing.T) {
+	r := newRecency()
+	for _, gone := range []int{100, 90, 2} {
+		r.adopt([]disk.Entry{entry(gone)})
+		if _, ok := r.take(number(gone)); !ok {
+			t.Fatal("not known")
+		}
+	}
+	for _, i := range []int{1, 50, 40} {
+		r.adopt([]disk.Entry{entry(i)})
+	}
+	r.settle()
+	victims(t, r, 1, 40, 50)
+}
+
 func TestUseDuringTheCensusCounts(t *testing.T) {
 	r := newRecency()
 	r.touch(number(2)) // before it is found
