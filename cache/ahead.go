@@ -72,15 +72,15 @@ type ahead struct {
 	// guards following
 	clues   clues
 	recent  recent
-	running map[string]int                  // manifests that are followed, by registry
-	images  int                             // whose layers are read
-	unkept  time.Time                       // when something could last not be kept
-	fills   map[digest.Digest]chan struct{} // that are read ahead; closed when they end
+	running map[string]int               // manifests that are followed, by registry
+	images  int                          // whose layers are read
+	unkept  time.Time                    // when something could last not be kept
+	fills   map[digest.Digest]chan error // that are read ahead, and how they ended
 }
 
 func newAhead(c *Cache, mode ReadAhead) *ahead {
 	a := &ahead{c: c, mode: mode, remotes: make(map[string]*remote), running: make(map[string]int),
-		fills: make(map[digest.Digest]chan struct{})}
+		fills: make(map[digest.Digest]chan error)}
 	for name, r := range c.remotes {
 		a.remotes[name] = &remote{Upstream: unasked{r}, now: r.now}
 	}
@@ -203,7 +203,7 @@ func (a *ahead) manifest(ctx context.Context, repo Repository, desc ocispec.Desc
 		return document{}, false
 	}
 	m, led, err := a.c.fetchManifest(ctx, r, repo, desc.Digest.String())
-	if led {
+	if led && (err != nil || m.Verdict.Outcome != Hit) { // else it was kept
 		a.count(repo, "manifest", err == nil && m.Verdict.Stored)
 	}
 	if err != nil {
@@ -266,28 +266,37 @@ func (a *ahead) blob(ctx context.Context, repo Repository, desc ocispec.Descript
 	if !ok {
 		return
 	}
-	defer a.ended(d)
+	defer a.forget(d)
 	began, src := r.now(), source{a.c, a.c.remotes[repo.Registry], repo, d}
 	reader, joined, err := a.c.fills.Join(ctx, d, desc.Size, src, Whole)
-	follows := a.c.opts.ParkAbandoned || desc.Size <= maxConfig
-	if err == nil && !follows {
-		err = reader.Close()
+	if err == nil {
+		if follows := a.c.opts.ParkAbandoned || desc.Size <= maxConfig; follows {
+			defer reader.Close() // which has no error
+		} else {
+			err = reader.Close()
+		}
+		_ = r.note(began, err)
 	}
-	if _ = r.note(began, err); errors.Is(err, fill.ErrStorage) {
+	// Whatever Join has come to, there was a fill whose end is told, or the cache is being closed.
+	err = a.await(ctx, d, ended)
+	if reader != nil {
+		began = r.now() // it has been asked for again since, before it was given up
+	}
+	a.failed(r, began, err)
+	if !joined && !errors.Is(err, fill.ErrKept) {
+		a.count(repo, "blob", a.c.disk.Has(d))
+	}
+}
+
+// failed takes down why the reading of a blob failed, if it did.
+func (a *ahead) failed(r *remote, began time.Time, err error) {
+	if errors.Is(err, fill.ErrStorage) {
 		a.mu.Lock()
 		a.unkept = r.now()
 		a.mu.Unlock()
 	}
-	// Whatever Join has come to, there was a fill whose end is told, or the cache is being closed.
-	select {
-	case <-ended:
-	case <-ctx.Done():
-	}
-	if err == nil && follows {
-		_ = reader.Close() // which has no error
-	}
-	if !joined {
-		a.count(repo, "blob", a.c.disk.Has(d))
+	if err != nil {
+		_ = r.note(began, err)
 	}
 }
 
@@ -297,27 +306,56 @@ func (a *ahead) count(repo Repository, kind string, kept bool) {
 	}
 }
 
-// expect makes it known that a blob is going to be read ahead, and returns a channel that is closed when a fill of it has
-// ended; ok is false if somebody else does that.
-func (a *ahead) expect(d digest.Digest) (ended <-chan struct{}, ok bool) {
+// expect makes it known that a blob is going to be read ahead, and returns a channel that gets the error, or nil, with which a
+// fill of it ends; ok is false if somebody else does that. It is followed by forget.
+func (a *ahead) expect(d digest.Digest) (ended <-chan error, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fills[d] != nil {
 		return nil, false
 	}
-	done := make(chan struct{})
-	a.fills[d] = done
-	return done, true
+	end := make(chan error, 1)
+	a.fills[d] = end
+	return end, true
+}
+
+// forget ends what expect began, for its caller only: nobody else is let in before.
+func (a *ahead) forget(d digest.Digest) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.fills, d)
+}
+
+// await returns the error with which the fill of a blob ended that was expected and joined, or that with which ctx did.
+//
+// The end that is told may be another's: that of a fill which was out of flight already when the blob was looked for, for fills
+// are when their end is told. As long as the one that was joined is in flight, it is waited for. Its end can't be missed: of two
+// that nobody has taken the later stays. And if it is out of flight too, all is over, though what is returned is the other's.
+func (a *ahead) await(ctx context.Context, d digest.Digest, ended <-chan error) error {
+	for {
+		select {
+		case err := <-ended:
+			if !a.c.fills.InFlight(d) {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // ended is told of each fill that ended, and reports whether one of its readers was no client.
-func (a *ahead) ended(d digest.Digest) bool {
+func (a *ahead) ended(d digest.Digest, err error) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	done, ok := a.fills[d]
-	if ok {
-		close(done)
-		delete(a.fills, d)
+	end, ok := a.fills[d]
+	if !ok {
+		return false
 	}
-	return ok
+	select {
+	case <-end: // of an earlier fill
+	default:
+	}
+	end <- err // does not wait: only under the lock is anything put there
+	return true
 }

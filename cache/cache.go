@@ -274,7 +274,7 @@ func (c *Cache) drop(d digest.Digest, why string) {
 }
 
 func (c *Cache) fillDone(r fill.Report) {
-	if c.ahead.ended(r.Digest) {
+	if c.ahead.ended(r.Digest, r.Err) {
 		r.Readers-- // to one that was no client
 	}
 	src := r.Source.(source)
