@@ -256,6 +256,9 @@ func (a *ahead) layers(ctx context.Context, repo Repository, layers []ocispec.De
 }
 
 // blob reads a blob ahead, and returns when its transfer has ended.
+//
+// Manifests may lie about sizes. No more is fetched than this one says, or than is small; if there turns out to be more, it
+// is left as if a client had asked for a part of it and gone: what has landed is parked.
 func (a *ahead) blob(ctx context.Context, repo Repository, desc ocispec.Descriptor) {
 	d := desc.Digest
 	r, ok := a.willing(repo.Registry)
@@ -268,9 +271,11 @@ func (a *ahead) blob(ctx context.Context, repo Repository, desc ocispec.Descript
 	}
 	defer a.forget(d)
 	began, src := r.now(), source{a.c, a.c.remotes[repo.Registry], repo, d}
-	reader, joined, err := a.c.fills.Join(ctx, d, desc.Size, src, Whole)
+	part := Part{To: max(desc.Size, maxConfig)}
+	reader, joined, err := a.c.fills.Join(ctx, d, desc.Size, src, part)
 	if err == nil {
-		if follows := a.c.opts.ParkAbandoned || desc.Size <= maxConfig; follows {
+		size := reader.Size()
+		if follows := size <= part.To && (a.c.opts.ParkAbandoned || size <= maxConfig); follows {
 			defer reader.Close() // which has no error
 		} else {
 			err = reader.Close()

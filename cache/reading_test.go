@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,36 @@ import (
 	"github.com/entrepot/entrepot/cache/fill"
 	"github.com/entrepot/entrepot/upstream"
 )
+
+// TestALieAboutASizeReadsLittleAhead has manifests say that blobs are small which are not.
+func TestALieAboutASizeReadsLittleAhead(t *testing.T) {
+	for _, park := range []bool{false, true} {
+		for _, says := range []int{0, 10, maxConfig} {
+			synctest.Test(t, func(t *testing.T) {
+				s := newShelf()
+				r := newReader(t, s, Options{ReadAhead: ReadLayers, ParkAbandoned: park})
+				config, layer := strings.Repeat("c", 4*maxConfig), strings.Repeat("l", 4*maxConfig)
+				var parts []any
+				for name, content := range map[string]string{"config": config, "layer": layer} {
+					parts = append(parts, s.put("", name, "x/y", content).Digest, says)
+				}
+				image := s.put("", "image", ocispec.MediaTypeImageManifest,
+					fmt.Sprintf(`{"config":{"mediaType":"x/y","digest":%q,"size":%d},"layers":[{"mediaType":"x/y","digest":%q,"size":%d}]}`, parts...))
+				r.get(image)
+				expectAsked(t, s, "GET image", "GET config", "GET layer")
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				for i := 0; i < len(parts); i += 2 {
+					if d := s.items[fmt.Sprint(parts[i])].Digest; r.disk.Has(d) || r.fills.InFlight(d) {
+						t.Errorf("park %v: all of what is said to have %d bytes is read ahead", park, says)
+					}
+				}
+				r.blob(config)
+				r.blob(layer)
+			})
+		}
+	}
+}
 
 // TestABlobThatIsThrottledEndsReadingAhead has upstream break off and then refuse what has begun well.
 func TestABlobThatIsThrottledEndsReadingAhead(t *testing.T) {
