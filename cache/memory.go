@@ -40,10 +40,11 @@ type small struct {
 // cost is what the content is charged: a descriptor read takes about as much as the JSON that it was read from.
 func (s *small) cost() int64 { return int64(len(s.body)+len(s.mediaType)) + s.names.cost() + entryCost }
 
+func nothing() error { return nil }
+
 // blob is the content as a blob.
 func (s *small) blob() *Blob {
-	close := func() error { return nil }
-	return &Blob{Content: bytes.NewReader(s.body), Size: int64(len(s.body)), Verdict: Verdict{Outcome: Hit}, close: close}
+	return &Blob{Content: bytes.NewReader(s.body), Size: int64(len(s.body)), Verdict: Verdict{Outcome: Hit}, close: nothing}
 }
 
 // memory holds small content that was used lately, in place of its file: what is found here is not opened, read, hashed
