@@ -112,7 +112,8 @@ func (m *Metrics) Watch(stats func() cache.Stats) {
 	m.registry.MustRegister(
 		gauge("cache_bytes", "Bytes on disk, kept and reserved.", func(s cache.Stats) float64 { return float64(s.Bytes) }),
 		gauge("fills_in_flight", "Transfers of blobs from upstream under way.", func(s cache.Stats) float64 { return float64(s.Fills) }),
-		gauge("fill_readers_now", "Clients that follow them.", func(s cache.Stats) float64 { return float64(s.Readers) }))
+		gauge("fill_readers_now", "Clients that follow them.", func(s cache.Stats) float64 { return float64(s.Readers) }),
+		gauge("manifests_being_written", "Manifests that are served and not on disk yet.", func(s cache.Stats) float64 { return float64(s.Drafts) }))
 }
 
 // Handler serves the metrics to Prometheus.
@@ -131,10 +132,12 @@ func (m *Metrics) UpstreamBytes(registry, kind string, n int64) {
 	m.upstreamBytes.WithLabelValues(registry, kind).Add(float64(n))
 }
 
-// FillDone counts a transfer that ended.
+// FillDone counts a transfer that ended. One that no client followed says nothing of how many share one.
 func (m *Metrics) FillDone(readers int, err error) {
 	m.fills.WithLabelValues(kept(err == nil)).Inc()
-	m.fillReaders.Observe(float64(readers))
+	if readers > 0 {
+		m.fillReaders.Observe(float64(readers))
+	}
 }
 
 // AheadDone counts what was read ahead.
