@@ -231,10 +231,10 @@ func (s *Store) closeCensus() error {
 	s.mu.Lock()
 	s.unseen = 0
 	s.mu.Unlock()
-	if s.bound >= 0 {
-		return nil
+	if s.bound < 0 {
+		return s.lower()
 	}
-	return s.lower()
+	return s.raise() // one that is not of this directory, but of a backup for example, may say too little
 }
 
 // occupied is what is kept and reserved, at most; if nobody knows, it is unbounded or more.

@@ -352,3 +352,23 @@ func TestEachNameIsToldOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestABoundThatSaysTooLittleIsRaisedByTheCensus has a bound that is not of this directory: one from a backup.
+func TestABoundThatSaysTooLittleIsRaisedByTheCensus(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, Options{Dir: dir})
+	for _, c := range neighbours(10) {
+		put(t, s, c)
+	}
+	kill(t, s)
+	if err := os.WriteFile(filepath.Join(dir, "bound"), []byte("0\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, Options{Dir: dir})
+	if err := s.Scan(t.Context(), func([]Entry) {}); err != nil {
+		t.Fatal(err)
+	}
+	if bound, is := written(t, dir), truth(t, dir); bound < is {
+		t.Errorf("%d bytes are kept, and the bound says %d", is, bound)
+	}
+}
