@@ -27,6 +27,12 @@ const (
 	worthOn      = 200 * time.Millisecond
 	worthAnswers = 4
 
+	// waitShare is for what part of their time workers have to wait for the source for more of them to be worth a trial: a
+	// source that waits for them would only wait for more. A look that is late by more than lateBy tells that all wait for
+	// processors, whatever else it sees.
+	waitShare = 0.8
+	lateBy    = 4 * time.Millisecond
+
 	// steady is the ratio of two looks in a row above which a worker is still getting faster by itself.
 	steady = 1.25
 
@@ -69,8 +75,9 @@ type crowd struct {
 
 func newCrowd() crowd { return crowd{habit: habit{want: 1}, worth: worthFor} }
 
-// look takes in what has landed since the last look, when there were so many workers and so much was missing.
-func (c *crowd) look(now time.Time, took time.Duration, landed, missing int64, workers int) {
+// look takes in what has landed since the last look, for what part of that time the workers waited for the source, how much is
+// missing and how many workers there are.
+func (c *crowd) look(now time.Time, took time.Duration, landed int64, waited float64, missing int64, workers int) {
 	c.rates = [2]float64{float64(landed) / took.Seconds(), c.rates[0]}
 	c.seen++
 	switch {
@@ -82,6 +89,7 @@ func (c *crowd) look(now time.Time, took time.Duration, landed, missing int64, w
 	}
 	more := min(workers, maxWorkers-workers)
 	ready := c.trial == 0 && !now.Before(c.rest) && workers >= c.want && c.rates[1] > 0 && c.rates[0] <= steady*c.rates[1]
+	ready = ready && waited >= waitShare
 	worth := max(c.worth, worthAnswers*c.answers)
 	if ready && more > 0 && float64(missing) >= c.mean()*worth.Seconds() {
 		c.base = max(c.rates[0], c.rates[1])
@@ -144,7 +152,7 @@ func (f *flight) tune() {
 	next := time.NewTimer(firstLook)
 	defer next.Stop()
 	began := time.Now()
-	last, at := f.landedNow(), began
+	last, at, planned := f.landedNow(), began, began.Add(firstLook)
 	for {
 		select {
 		case <-next.C:
@@ -152,24 +160,30 @@ func (f *flight) tune() {
 			return
 		}
 		now := time.Now()
-		age, took := now.Sub(began), now.Sub(at)
+		age, took, late := now.Sub(began), now.Sub(at), now.Sub(planned) > lateBy
 		f.mu.Lock()
 		total := f.have.total()
 		due := total-last >= grain || took >= lastLook
 		if due && f.crowdedLocked() {
-			f.lookLocked(now, took, total-last)
+			f.lookLocked(now, took, total-last, late)
 		}
 		f.mu.Unlock()
 		if due {
 			last, at = total, now
 		}
-		next.Reset(max(firstLook, min(lastLook, age/8)))
+		pause := max(firstLook, min(lastLook, age/8))
+		planned = time.Now().Add(pause)
+		next.Reset(pause)
 	}
 }
 
 // lookLocked takes in that so much has landed since the last look.
-func (f *flight) lookLocked(now time.Time, took time.Duration, landed int64) {
-	f.crowd.look(now, took, landed, f.size-f.have.total(), f.activeLocked())
+func (f *flight) lookLocked(now time.Time, took time.Duration, landed int64, late bool) {
+	waited := f.waited.Seconds() / (took.Seconds() * float64(max(1, len(f.workers))))
+	if f.waited = 0; late {
+		waited = 0
+	}
+	f.crowd.look(now, took, landed, waited, f.size-f.have.total(), f.activeLocked())
 	f.crowd.learn(took, len(f.workers))
 	if h, ok := f.crowd.settled(); ok && f.crowd.origin != "" {
 		f.all.habits.learn(f.crowd.origin, h)

@@ -174,10 +174,10 @@ func TestReaderFromTheStartIsNotStarvedByConnectionsAhead(t *testing.T) {
 
 func TestCrowd(t *testing.T) {
 	const missing = 1 << 40
-	c, now := newCrowd(), time.Time{}
+	c, now, waited := newCrowd(), time.Time{}, 1.0
 	look := func(landed, missing int64, workers int) {
 		now = now.Add(100 * time.Millisecond)
-		c.look(now, 100*time.Millisecond, landed, missing, workers)
+		c.look(now, 100*time.Millisecond, landed, waited, missing, workers)
 	}
 	steps := []struct {
 		landed  int64
@@ -218,7 +218,13 @@ func TestCrowd(t *testing.T) {
 			t.Fatal("a trial for what is here in a moment")
 		}
 	}
-	c = newCrowd()
+	c, waited = newCrowd(), 0.4
+	for range 100 {
+		if look(100, missing, 1); c.want != 1 {
+			t.Fatal("a trial at a source that waits for us")
+		}
+	}
+	c, waited = newCrowd(), 1
 	c.answers = 10 * time.Second
 	for range 100 {
 		if look(100, 30_000, 1); c.want != 1 {

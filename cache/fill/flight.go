@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -43,20 +44,21 @@ type flight struct {
 	stated     bool            // a source has stated the size; if not, it is the one that was expected
 	validator  string          // of the latest stream
 	crowd      crowd
-	whole      bool  // all of it is to be fetched
-	openFrom   int64 // from where on a reader has asked for all that follows; it may take less
-	windowed   bool  // nobody reads on to the end for sure: it is asked for in windows
-	stopping   bool  // no more workers are started
-	failure    error // of a worker
-	landedThen int64 // how much had landed when a worker last gave up; -1: none has
-	verified   bool  // all has landed and the digest matched
-	ended      bool  // no more will come
-	err        error // why, once ended
-	refs       int   // the flight itself and each reader; the file is closed with the last
-	attached   int   // readers now
-	abandoned  bool  // it goes on although no reader is attached, and is counted as such
-	surplus    bool  // there are too many of those: it is parked
-	readers    int   // readers ever
+	waited     time.Duration // by workers for their source, since the crowd last looked
+	whole      bool          // all of it is to be fetched
+	openFrom   int64         // from where on a reader has asked for all that follows; it may take less
+	windowed   bool          // nobody reads on to the end for sure: it is asked for in windows
+	stopping   bool          // no more workers are started
+	failure    error         // of a worker
+	landedThen int64         // how much had landed when a worker last gave up; -1: none has
+	verified   bool          // all has landed and the digest matched
+	ended      bool          // no more will come
+	err        error         // why, once ended
+	refs       int           // the flight itself and each reader; the file is closed with the last
+	attached   int           // readers now
+	abandoned  bool          // it goes on although no reader is attached, and is counted as such
+	surplus    bool          // there are too many of those: it is parked
+	readers    int           // readers ever
 	changed    chan struct{}
 
 	ctx  context.Context // of the workers

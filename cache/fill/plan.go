@@ -125,8 +125,9 @@ func (f *flight) jobLocked(off int64) (job span, ok bool) {
 	return span{}, false
 }
 
-// landedLocked takes down what a worker has landed, and where it has to stop now.
-func (f *flight) landedLocked(w *worker, n int64) {
+// landedLocked takes down what a worker has landed after waiting for it, and where it has to stop now.
+func (f *flight) landedLocked(w *worker, n int64, waited time.Duration) {
+	f.waited += waited
 	f.have.add(w.pos, w.pos+n)
 	w.pos += n
 	// What others have landed ahead is not fetched again.

@@ -142,13 +142,15 @@ func (f *flight) stream(w *worker, body io.ReadCloser, buf []byte) (err error) {
 		if left == 0 {
 			return nil
 		}
+		asked := time.Now()
 		n, err := body.Read(buf[:min(int64(len(buf)), left)])
+		waited := time.Since(asked)
 		if n > 0 {
 			if _, err := f.file.WriteAt(buf[:n], w.pos); err != nil {
 				return fmt.Errorf("%w: %w", ErrStorage, err)
 			}
 			from := w.pos
-			f.update(func() { f.landedLocked(w, int64(n)) })
+			f.update(func() { f.landedLocked(w, int64(n), waited) })
 			runtime.Gosched() // readers first: on a busy machine they would wait until this goroutine's time is up
 			f.hash(buf[:n], from)
 			f.save()
