@@ -19,7 +19,7 @@
 // machine matters.
 //
 // It needs Linux and Go: no root, no container engine, no internet but for Go modules. Peers that are not installed are left
-// out. All of it takes some twenty minutes, go run ./bench -quick two.
+// out. All of it takes some twenty minutes, go run ./bench -quick some two.
 package main
 
 import (
