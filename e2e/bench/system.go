@@ -61,10 +61,10 @@ var systems = []system{
 	entrepot(mirrorLayers, "ENTREPOT_CACHE_READ_AHEAD=layers"),
 	{name: peerRegistry, thorough: true, command: distribution},
 	{name: peerNginx, able: needs("nginx"), command: nginxCache},
-	{name: peerSquid, able: needs("squid"), command: squid},
+	{name: peerSquid, thorough: true, able: needs("squid"), command: squid},
 	{name: limitStatic, able: needs("nginx"), command: nginxFiles},
 	{name: limitFloor, command: floor},
-	{name: limitFill, command: leastFill},
+	{name: limitFill, thorough: true, command: leastFill},
 }
 
 func thorough(y system) system { y.thorough = true; return y }

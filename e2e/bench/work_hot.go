@@ -15,7 +15,7 @@ const (
 	// hotConnections are kept alive, as a load balancer's and a node's are.
 	hotConnections = 16
 	// hotRequests take half a second of the cheapest system.
-	hotRequests, quickHotRequests = 32_000, 16_000
+	hotRequests, quickHotRequests = 32_000, 8_000
 	// warmUp is what they ask first, so that nothing is done for the first time.
 	warmUp = 1_600
 )
