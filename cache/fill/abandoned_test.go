@@ -25,7 +25,7 @@ func (l *late) Open(ctx context.Context, r Request) (Stream, error) {
 func TestAbandonedBeforeTheAnswerCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		release := make(chan struct{})
+		release, landing := make(chan struct{}), make(chan struct{})
 		for i := range maxAbandoned + 5 {
 			content, d := random(2<<20 + i)
 			ctx, cancel := context.WithCancel(t.Context())
@@ -33,21 +33,16 @@ func TestAbandonedBeforeTheAnswerCount(t *testing.T) {
 				synctest.Wait()
 				cancel()
 			}()
-			if _, _, err := w.Join(ctx, d, -1, &late{&source{content: content}, release}, Whole); err == nil {
+			if _, _, err := w.Join(ctx, d, -1, &late{&source{content: content, gate: 1, open: landing}, release}, Whole); err == nil {
 				t.Error("joined")
 			}
 		}
 		close(release)
+		synctest.Wait() // all have their answer, and none can end before all are counted
+		close(landing)
 		w.idle()
-		kept, parked := 0, 0
-		for _, r := range w.reports {
-			if r.Parked {
-				parked++
-			} else if r.Err == nil {
-				kept++
-			}
-		}
-		if kept > maxAbandoned || w.abandoned.Load() != 0 {
+		kept, parked := w.ends()
+		if kept != maxAbandoned || w.abandoned.Load() != 0 {
 			t.Errorf("%d kept, %d parked, %d counted at the end", kept, parked, w.abandoned.Load())
 		}
 	})

@@ -182,14 +182,7 @@ func TestAbandonedBeyondABoundAreParked(t *testing.T) {
 		}
 		close(open)
 		w.idle()
-		kept, parked := 0, 0
-		for _, r := range w.reports {
-			if r.Parked {
-				parked++
-			} else if r.Err == nil {
-				kept++
-			}
-		}
+		kept, parked := w.ends()
 		if kept != maxAbandoned || parked != 5 || w.abandoned.Load() != 0 {
 			t.Errorf("%d kept, %d parked, %d counted at the end", kept, parked, w.abandoned.Load())
 		}

@@ -120,6 +120,9 @@ func (f *flight) begin() error {
 		f.openLocked(file, stated, have)
 		f.followLocked(answer.Body, cut, o)
 		f.beginCrowdLocked(answer.Origin, took)
+		if !f.wantedLocked() { // all have left meanwhile: as in leave, a source that keeps silent is not waited for
+			cut(errParked)
+		}
 	})
 	return nil
 }

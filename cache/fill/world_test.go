@@ -99,6 +99,20 @@ func (w *world) content(d digest.Digest) []byte {
 	return w.kept[d]
 }
 
+// ends is how many fills ended with their content kept, and parked.
+func (w *world) ends() (kept, parked int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.reports {
+		if r.Parked {
+			parked++
+		} else if r.Err == nil {
+			kept++
+		}
+	}
+	return kept, parked
+}
+
 type memFile struct {
 	w     *world
 	d     digest.Digest
