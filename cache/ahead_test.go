@@ -52,7 +52,7 @@ func TestHeadAloneReadsNothingAhead(t *testing.T) {
 		r.head("1")
 		expectAsked(t, s, "GET 1")
 		r.head("1")
-		time.Sleep(2 * time.Hour)
+		<-time.After(2 * time.Hour)
 		r.head("1")
 		expectAsked(t, s, "HEAD 1")
 	})
@@ -111,7 +111,7 @@ func TestTroubleEndsReadingAhead(t *testing.T) {
 		s.fail(nil)
 		r.head("2")
 		expectAsked(t, s, "HEAD 2")
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		r.head("3")
 		expectAsked(t, s, "GET 3")
 

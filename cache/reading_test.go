@@ -29,7 +29,7 @@ func TestALieAboutASizeReadsLittleAhead(t *testing.T) {
 					fmt.Sprintf(`{"config":{"mediaType":"x/y","digest":%q,"size":%d},"layers":[{"mediaType":"x/y","digest":%q,"size":%d}]}`, parts...))
 				r.get(image)
 				expectAsked(t, s, "GET image", "GET config", "GET layer")
-				time.Sleep(10 * time.Second)
+				<-time.After(10 * time.Second)
 				synctest.Wait()
 				for i := 0; i < len(parts); i += 2 {
 					if d := s.items[fmt.Sprint(parts[i])].Digest; r.disk.Has(d) || r.fills.InFlight(d) {
@@ -66,7 +66,7 @@ func TestABlobThatIsThrottledEndsReadingAhead(t *testing.T) {
 		r.get(image)
 		synctest.Wait()
 		s.refuse("config", 429)
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		synctest.Wait()
 		if len(rests) != 1 || !rests[0] {
 			t.Errorf("rests: %v", rests)

@@ -37,7 +37,7 @@ func TestATagMovesOnlyToWhatIsWritten(t *testing.T) {
 
 		s.tag("1", image)
 		write = r.draft(s, image)
-		time.Sleep(2 * time.Hour)
+		<-time.After(2 * time.Hour)
 		answered := make(chan Outcome, 1)
 		go func() { answered <- r.head("1") }()
 		names(index, "moved, before that is written,")

@@ -303,7 +303,7 @@ func TestLogWaitsASecondAtMost(t *testing.T) {
 		}
 		log.Info("one")
 		expect(0)
-		time.Sleep(logDelay)
+		<-time.After(logDelay)
 		expect(1)
 		log.Info("two")
 		log.Warn("three")

@@ -15,7 +15,8 @@
 // clients and upstream take of the machine slows all systems alike, and so seconds are for comparison only.
 //
 // static (nginx with the same content in files) and floor (the least that Go's net/http allows) are what a warm cache could
-// be; direct is no system at all. Each workload states goals for entrepot, relative to others in the same run where the
+// be, and floor-fill (the least program that reads from upstream, hashes, writes a file and sends from it) what a cold one could;
+// direct is no system at all. Each workload states goals for entrepot, relative to others in the same run where the
 // machine matters.
 //
 // It needs Linux and Go: no root, no container engine, no internet but for Go modules. Peers that are not installed are left
