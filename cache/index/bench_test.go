@@ -6,11 +6,10 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.uber.org/zap"
 )
 
 func benchIndex(b *testing.B) *Index {
-	x, err := Open(b.TempDir(), always, zap.NewNop())
+	x, err := Open(Options{Dir: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -8,19 +8,14 @@ package index
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/options"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.uber.org/zap"
 )
 
 // Repository names a repository of a registry.
@@ -56,9 +51,21 @@ type Listing struct {
 
 // Index is an open index. Its methods may be called concurrently.
 type Index struct {
-	db    *badger.DB
-	roomy func() bool
+	opts Options
+
+	// tables is held by who makes Badger rewrite its tables, or takes the store away. It is taken before mu.
+	tables sync.Mutex
+	mu     sync.RWMutex // held for reading while the store is used, for writing while it is exchanged: never over more
+	// guards following
+	live  *store // nil: closed
+	lock  *os.File
+	begun string
+
 	lists listings
+	stats atomic.Pointer[Stats] // of the last Sweep
+	bytes atomic.Int64          // when last measured
+	// rotten: a table can't be read. The tables stay as they are, and are moved aside by the next who opens them.
+	rotten atomic.Bool
 
 	// What was read lately. A digest that was shown once stays so: the records of that kind are never overwritten.
 	tags    recent[tagID, Tag]
@@ -66,73 +73,10 @@ type Index struct {
 	shown   recent[shownID, struct{}]
 }
 
-// ErrNoRoom says that a record was not written because the file system is nearly full: Badger's own writing would end the
-// process there.
-var ErrNoRoom = errors.New("index: no room on the file system")
+// ErrNoRoom says that a record was not written, because the file system or what the cache may take of it is full.
+var ErrNoRoom = errors.New("index: no room for records")
 
-// Open opens the index in dir, creating it if need be. One that is damaged is moved aside, to dir with the suffix
-// ".damaged" and a time, which log is told. Records are written as long as roomy says that the file system has room. The
-// caller sees to it that no other process has the index open.
-//
-// Badger reads some kinds of damage with a panic in a goroutine of its own, which ends the process. So a mark stands
-// beside the index while it is being opened: if it stands there already, the last who tried did not survive.
-func Open(dir string, roomy func() bool, log *zap.Logger) (*Index, error) {
-	mark := filepath.Clean(dir) + ".opening"
-	var db *badger.DB
-	err := errors.New("the process ended while opening it")
-	if _, statErr := os.Lstat(mark); statErr != nil {
-		err = os.WriteFile(mark, nil, 0o640)
-		if err == nil {
-			db, err = open(dir, log)
-		}
-	}
-	if err != nil && damaged(err) {
-		if err = moveAside(dir, err, log); err == nil {
-			db, err = open(dir, log)
-		}
-	}
-	if err = errors.Join(err, os.RemoveAll(mark)); err != nil {
-		return nil, fmt.Errorf("index: %w", err)
-	}
-	x := &Index{db: db, roomy: roomy}
-	return x, x.loadListings()
-}
-
-func moveAside(dir string, damage error, log *zap.Logger) error {
-	aside := filepath.Clean(dir) + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
-	if err := os.Rename(dir, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return errors.Join(damage, err)
-	}
-	log.Error("the index is damaged: it was moved aside and begun anew; content is kept, freshness is lost",
-		zap.String("aside", aside), zap.NamedError("damage", damage))
-	return nil
-}
-
-func open(dir string, log *zap.Logger) (*badger.DB, error) {
-	// The sizes are for hundreds of thousands of records of 200 bytes in tens of megabytes of memory. Values stay out of
-	// the value log (all are below the threshold), so that it needs no collection.
-	return badger.Open(badger.DefaultOptions(dir).
-		WithLogger(logger{log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)).Sugar()}).
-		WithBypassLockGuard(true).
-		WithMemTableSize(8 << 20).WithNumMemtables(2).WithBaseTableSize(2 << 20).WithNumCompactors(2).
-		WithValueThreshold(1 << 20).WithValueLogFileSize(16 << 20).
-		WithCompression(options.None).WithBlockCacheSize(0).
-		WithMetricsEnabled(false).WithSyncWrites(false))
-}
-
-// damaged reports whether an index that can't be opened had better be begun anew: not when the disk or the permissions
-// are what is wrong. Badger wraps errors so that only their text is left.
-func damaged(err error) bool {
-	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EIO, syscall.EMFILE, syscall.ENOMEM} {
-		if strings.Contains(err.Error(), e.Error()) {
-			return false
-		}
-	}
-	return true
-}
-
-// Close writes what is pending and closes the index.
-func (x *Index) Close() error { return x.db.Close() }
+var errClosed = errors.New("index: closed")
 
 // Tag returns the record of a tag; ok is false if there is none.
 func (x *Index) Tag(repo Repository, tag string) (rec Tag, ok bool) {
@@ -147,13 +91,13 @@ func (x *Index) Tag(repo Repository, tag string) (rec Tag, ok bool) {
 // SetTag records a tag.
 func (x *Index) SetTag(repo Repository, tag string, rec Tag) error {
 	defer x.tags.forget(tagID{repo, tag})
-	return x.update(func(txn *badger.Txn) error { return txn.Set(tagKey(repo, tag), rec.encode()) })
+	return x.set(tagKey(repo, tag), rec.encode())
 }
 
 // DeleteTag forgets a tag.
 func (x *Index) DeleteTag(repo Repository, tag string) error {
 	defer x.tags.forget(tagID{repo, tag})
-	return x.db.Update(func(txn *badger.Txn) error { return txn.Delete(tagKey(repo, tag)) })
+	return x.remove(tagKey(repo, tag))
 }
 
 // Member returns what is known of a digest in a repository; ok is false if nothing is.
@@ -170,33 +114,32 @@ func (x *Index) Member(repo Repository, d digest.Digest) (rec Member, ok bool) {
 func (x *Index) Confirm(repo Repository, d digest.Digest, rec Member) error {
 	rec.Confirmed = true
 	defer x.members.forget(memberID{repo, d})
-	return x.update(func(txn *badger.Txn) error {
-		return errors.Join(
-			txn.Set(memberKey(repo, d), rec.encode()),
-			txn.Set(shownKey(repo.Registry, d), nil))
-	})
+	return x.update(records{{memberKey(repo, d), rec.encode()}, {shownKey(repo.Registry, d), nil}})
 }
 
 // Claim records that a manifest of the repository names these. What is confirmed stays so.
 func (x *Index) Claim(repo Repository, named []ocispec.Descriptor) error {
-	if !x.roomy() {
-		return ErrNoRoom
-	}
 	var claimed []memberID
-	defer func() { x.members.forget(claimed...) }() // after Cancel, which waits for what is being written
-	batch := x.db.NewWriteBatch()
-	defer batch.Cancel()
+	var recs records
 	for _, desc := range named {
 		if have, ok := x.Member(repo, desc.Digest); ok && have.Confirmed {
 			continue
 		}
-		claimed = append(claimed, memberID{repo, desc.Digest})
 		rec := Member{MediaType: desc.MediaType, Size: desc.Size}
-		if err := batch.Set(memberKey(repo, desc.Digest), rec.encode()); err != nil {
-			return err
-		}
+		claimed = append(claimed, memberID{repo, desc.Digest})
+		recs = append(recs, record{memberKey(repo, desc.Digest), rec.encode()})
 	}
-	return batch.Flush()
+	defer func() { x.members.forget(claimed...) }() // after Cancel, which waits for what is being written
+	return x.write(recs.cost(), func(db *badger.DB) error {
+		batch := db.NewWriteBatch()
+		defer batch.Cancel()
+		for _, r := range recs {
+			if err := batch.Set(r.key, r.value); err != nil {
+				return err
+			}
+		}
+		return batch.Flush()
+	})
 }
 
 // Shown reports whether any repository of the registry was seen to hold the digest.
@@ -221,7 +164,7 @@ func (x *Index) SetListing(repo Repository, resource string, rec Listing) error 
 	if len(value) > maxListing {
 		return nil
 	}
-	if err := x.update(func(txn *badger.Txn) error { return txn.Set(key, value) }); err != nil {
+	if err := x.set(key, value); err != nil {
 		return err
 	}
 	return x.deleteAll(x.lists.add(string(key), len(value)))
@@ -236,30 +179,69 @@ func (x *Index) DeleteListing(repo Repository, resource string) error {
 
 func (x *Index) deleteAll(keys []string) error {
 	for _, key := range keys {
-		if err := x.db.Update(func(txn *badger.Txn) error { return txn.Delete([]byte(key)) }); err != nil {
+		if err := x.remove([]byte(key)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (x *Index) loadListings() error {
-	return x.db.View(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{Prefix: listingPrefix})
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			x.lists.add(string(it.Item().KeyCopy(nil)), int(it.Item().ValueSize()))
-		}
-		return nil
+// record is one in Badger's form.
+type record struct{ key, value []byte }
+
+type records []record
+
+func (rs records) cost() (c cost) {
+	for _, r := range rs {
+		c = c.plus(r.key, r.value)
+	}
+	return c
+}
+
+func (x *Index) set(key, value []byte) error { return x.update(records{{key, value}}) }
+
+// update writes records, all or none of them.
+func (x *Index) update(recs records) error {
+	return x.write(recs.cost(), func(db *badger.DB) error {
+		return db.Update(func(txn *badger.Txn) error {
+			for _, r := range recs {
+				if err := txn.Set(r.key, r.value); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
 	})
 }
 
-// update writes, if there is room.
-func (x *Index) update(write func(*badger.Txn) error) error {
-	if !x.roomy() {
-		return ErrNoRoom
+func (x *Index) remove(key []byte) error {
+	return x.write(cost{}.plus(key, nil), func(db *badger.DB) error {
+		return db.Update(func(txn *badger.Txn) error { return txn.Delete(key) })
+	})
+}
+
+// write has do write what costs so much, if there is room.
+func (x *Index) write(c cost, do func(*badger.DB) error) error {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if x.live == nil {
+		return errClosed
 	}
-	return x.db.Update(write)
+	return x.live.write(c, do)
+}
+
+// view has look read.
+func (x *Index) view(look func(*badger.Txn) error) error {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if x.live == nil {
+		return errClosed
+	}
+	err := x.live.view(look)
+	if errors.Is(err, errRotten) {
+		x.rot(err)
+	}
+	return err
 }
 
 // load reads a record that is not among the recent ones, and makes it one of them; size is that of its strings.
@@ -290,7 +272,7 @@ func decodeMember(b []byte) (rec Member, size int, err error) {
 func decodeShown([]byte) (rec struct{}, size int, err error) { return rec, 0, nil }
 
 func (x *Index) get(key []byte, decode func([]byte) error) bool {
-	err := x.db.View(func(txn *badger.Txn) error {
+	err := x.view(func(txn *badger.Txn) error {
 		item, err := txn.Get(key)
 		if err != nil {
 			return err
@@ -299,8 +281,3 @@ func (x *Index) get(key []byte, decode func([]byte) error) bool {
 	})
 	return err == nil
 }
-
-// logger is Badger's view of zap.
-type logger struct{ *zap.SugaredLogger }
-
-func (l logger) Warningf(format string, args ...any) { l.Warnf(strings.TrimSpace(format), args...) }

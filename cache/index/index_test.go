@@ -20,15 +20,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func openIndex(t *testing.T, dir string) *Index {
 	t.Helper()
-	x, err := Open(dir, always, zap.NewNop())
+	x, err := Open(Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { x.Close() })
 	return x
 }
-
-func always() bool { return true }
 
 var (
 	repo   = Repository{"docker.io", "library/redis"}
@@ -115,7 +113,7 @@ func TestDamagedIndexIsMovedAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	core, logs := observer.New(zap.ErrorLevel)
-	x, err := Open(dir, always, zap.New(core))
+	x, err := Open(Options{Dir: dir, Log: zap.New(core)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,14 +126,14 @@ func TestDamagedIndexIsMovedAside(t *testing.T) {
 	}
 }
 
-func TestIndexThatEndedItsLastOpenerIsMovedAside(t *testing.T) {
+func TestIndexThatEndedItsLastOpenersIsMovedAside(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "index")
 	x := openIndex(t, dir)
 	if err := x.SetTag(repo, "7", Tag{Manifest: ocispec.Descriptor{Digest: d1}}); err != nil {
 		t.Fatal(err)
 	}
 	x.Close()
-	if err := os.WriteFile(dir+".opening", nil, 0o600); err != nil {
+	if err := os.WriteFile(dir+".opening", []byte(".."), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time it is the new one, and stays
@@ -177,7 +175,7 @@ func TestListingsAreBounded(t *testing.T) {
 }
 
 func TestNothingIsWrittenWhereThereIsNoRoom(t *testing.T) {
-	x, err := Open(t.TempDir(), func() bool { return false }, zap.NewNop())
+	x, err := Open(Options{Dir: t.TempDir(), Claim: func(int64) bool { return false }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,3 +90,13 @@ func (r *recent[K, V]) forget(keys ...K) {
 		delete(r.old, key)
 	}
 }
+
+// forgetAll says that any record may have been written.
+func (r *recent[K, V]) forgetAll() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writes++
+	clear(r.young)
+	clear(r.old)
+	r.room = maxRecent
+}

@@ -3,6 +3,7 @@ package index
 import (
 	"encoding/binary"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -18,12 +19,41 @@ func key(kind string, parts ...string) []byte {
 	return b
 }
 
-func tagKey(r Repository, tag string) []byte           { return key("t", r.Registry, r.Name, tag) }
-func memberKey(r Repository, d digest.Digest) []byte   { return key("m", r.Registry, r.Name, d.String()) }
-func shownKey(registry string, d digest.Digest) []byte { return key("s", registry, d.String()) }
-func listingKey(r Repository, resource string) []byte  { return key("l", r.Registry, r.Name, resource) }
+// splitKey takes a key apart.
+func splitKey(key []byte) (kind string, parts []string) {
+	kind, rest, ok := strings.Cut(string(key), "\x00")
+	if ok {
+		parts = strings.Split(rest, "\x00")
+	}
+	return kind, parts
+}
 
-var listingPrefix = key("l", "")
+// The kinds of records.
+const (
+	tagKind     = "t"
+	memberKind  = "m"
+	shownKind   = "s"
+	listingKind = "l"
+	sweptKind   = "v" // the highest version when Sweep began last
+)
+
+func tagKey(r Repository, tag string) []byte { return key(tagKind, r.Registry, r.Name, tag) }
+func memberKey(r Repository, d digest.Digest) []byte {
+	return key(memberKind, r.Registry, r.Name, d.String())
+}
+func shownKey(registry string, d digest.Digest) []byte { return key(shownKind, registry, d.String()) }
+func listingKey(r Repository, resource string) []byte {
+	return key(listingKind, r.Registry, r.Name, resource)
+}
+
+// The keys of a kind begin with its prefix.
+var (
+	tagPrefix     = key(tagKind, "")
+	memberPrefix  = key(memberKind, "")
+	shownPrefix   = key(shownKind, "")
+	listingPrefix = key(listingKind, "")
+	sweptKey      = key(sweptKind)
+)
 
 // version begins each value: a record of another version is one that isn't there.
 const version = 1
