@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"strings"
@@ -28,12 +29,19 @@ func splitKey(key []byte) (kind string, parts []string) {
 	return kind, parts
 }
 
+// cutKey takes the first part off what follows the kind.
+func cutKey(rest []byte) (part string, after []byte, ok bool) {
+	first, after, ok := bytes.Cut(rest, []byte{0})
+	return string(first), after, ok
+}
+
 // The kinds of records.
 const (
 	tagKind     = "t"
 	memberKind  = "m"
 	shownKind   = "s"
 	listingKind = "l"
+	listedKind  = "k" // content that is kept
 	sweptKind   = "v" // the highest version when Sweep began last
 )
 
@@ -52,6 +60,7 @@ var (
 	memberPrefix  = key(memberKind, "")
 	shownPrefix   = key(shownKind, "")
 	listingPrefix = key(listingKind, "")
+	listedPrefix  = key(listedKind, "")
 	sweptKey      = key(sweptKind)
 )
 

@@ -122,7 +122,7 @@ func (x *Index) Sweep(ctx context.Context, kept func(digest.Digest) bool) error 
 	for _, kind := range []struct {
 		prefix []byte
 		n      *int
-	}{{tagPrefix, &sw.left.Tags}, {memberPrefix, &sw.left.Members}, {shownPrefix, &sw.left.Shown}, {listingPrefix, &sw.left.Listings}} {
+	}{{tagPrefix, &sw.left.Tags}, {memberPrefix, &sw.left.Members}, {shownPrefix, &sw.left.Shown}, {listingPrefix, &sw.left.Listings}, {listedPrefix, new(int)}} {
 		err := x.scan(kind.prefix, func(found []seen) error {
 			begun := time.Now()
 			gone, err := sw.forget(found)
@@ -228,6 +228,8 @@ func (sw *sweep) forget(found []seen) (gone int, err error) {
 func (sw *sweep) useful(r record) bool {
 	kind, parts := splitKey(r.key)
 	switch {
+	case kind == listedKind:
+		return sw.kept(listedDigest(r.key))
 	case kind == tagKind && len(parts) == 3:
 		var tag Tag
 		return tag.decode(r.value) == nil && sw.kept(tag.Manifest.Digest)
