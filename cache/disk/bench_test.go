@@ -23,7 +23,7 @@ func BenchmarkBlob(b *testing.B) {
 	s, d := benchStore(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		f, _, err := s.Blob(d)
+		f, err := s.Blob(d)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func BenchmarkNoBlob(b *testing.B) {
 	none := digest.FromString("none")
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := s.Blob(none); err == nil {
+		if _, err := s.Blob(none); err == nil {
 			b.Fatal("it is there")
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -26,32 +27,75 @@ func validate(d digest.Digest) error {
 	return nil
 }
 
-// Blob opens complete content for reading. The caller closes the file. The error is fs.ErrNotExist when there is none;
-// any other error means that there is something that can't be read.
-func (s *Store) Blob(d digest.Digest) (*os.File, int64, error) {
-	if err := validate(d); err != nil {
-		return nil, 0, err
+// Content is complete content that is open for reading. It counts as in use until Close.
+type Content struct {
+	*os.File
+	Size     int64
+	Verified time.Time // when it was verified last; zero if that is not known, or it was changed since
+
+	store  *Store
+	digest digest.Digest
+	mtime  unix.Timespec
+}
+
+// Close ends its being in use.
+func (c *Content) Close() error {
+	err := c.File.Close()
+	if !errors.Is(err, os.ErrClosed) { // which it is for all but one
+		c.store.endUse(c.digest)
 	}
-	f, err := s.open(blobPath(d), os.O_RDONLY, 0)
+	return err
+}
+
+// Blob opens complete content for reading. The caller closes it. The error is fs.ErrNotExist when there is none; any other
+// error means that there is something that can't be read.
+func (s *Store) Blob(d digest.Digest) (*Content, error) {
+	if err := validate(d); err != nil {
+		return nil, err
+	}
+	return s.openContent(d, blobPath(d))
+}
+
+// openContent opens a file that holds content of the digest. What had to be mended before it could be opened was in wrong hands: it
+// does not count as verified, now and later.
+func (s *Store) openContent(d digest.Digest, path string) (c *Content, err error) {
+	s.uses.begin(d)
+	defer func() {
+		if err != nil {
+			s.endUse(d)
+		}
+	}()
+	c = &Content{store: s, digest: d}
+	mended, err := s.mending(path, func() (err error) {
+		c.File, err = s.open(path, os.O_RDONLY, 0)
+		return err
+	})
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	var st unix.Stat_t
-	err = onDescriptor(f, func(fd int) error { return unix.Fstat(fd, &st) })
+	err = onDescriptor(c.File, func(fd int) error { return unix.Fstat(fd, &st) })
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		err = fmt.Errorf("%s is not a regular file", blobPath(d))
+		err = fmt.Errorf("%s is not a regular file", path)
 	}
 	if err != nil {
-		f.Close()
-		return nil, 0, err
+		c.File.Close()
+		return nil, err
 	}
-	return f, st.Size, nil
+	c.Size, c.mtime, c.Verified = st.Size, st.Mtim, s.verified(d, &st)
+	if mended {
+		c.Verified = time.Time{}
+		_ = setTimes(c.File, leave, unix.Timespec{Nsec: unix.UTIME_NOW})
+	}
+	return c, nil
 }
 
 // open opens a path without leaving the data directory, in one system call where os.Root makes one for each directory on
 // the way, and asks the poller about a file that it can't poll. Whatever else the kernel says than that it is open, or that
-// there is none, or that there is one, os.Root decides: the call may be unknown to it, or forbidden to containers.
+// there is none, or that there is one, os.Root decides: the call may be unknown to it, or forbidden to containers. Reading
+// leaves the time of the last use alone, which only the owner of a file may ask for.
 func (s *Store) open(path string, flags int, perm os.FileMode) (f *os.File, err error) {
+	flags |= unix.O_NOATIME
 	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW, Mode: uint64(perm),
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
 	err = onDescriptor(s.dir, func(dir int) error {
@@ -66,8 +110,13 @@ func (s *Store) open(path string, flags int, perm os.FileMode) (f *os.File, err 
 		return f, nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist):
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	case errors.Is(err, unix.ELOOP):
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errors.New("a symbolic link")}
 	}
-	return s.root.OpenFile(path, flags, perm)
+	if f, err = s.root.OpenFile(path, flags, perm); errors.Is(err, unix.EPERM) {
+		f, err = s.root.OpenFile(path, flags&^unix.O_NOATIME, perm)
+	}
+	return f, err
 }
 
 // Has reports whether complete content is there.

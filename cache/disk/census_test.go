@@ -155,8 +155,8 @@ func TestContentIsCountedOnceDuringTheCensus(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if s.kept != 0 || truth(t, dir) != 0 {
-			t.Fatalf("seed %d: after all that is known was removed, %d bytes are kept, and %d counted", seed, truth(t, dir), s.kept)
+		if s.space.of(kept) != 0 || truth(t, dir) != 0 {
+			t.Fatalf("seed %d: after all that is known was removed, %d bytes are kept, and %d counted", seed, truth(t, dir), s.space.of(kept))
 		}
 		s.Close()
 	}

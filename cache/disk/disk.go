@@ -29,33 +29,14 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
-
-// ErrFull says that the content does not fit at the moment: removing other content would help.
-var ErrFull = errors.New("disk: no room left below the configured size")
-
-// ErrTooLarge says that the content does not fit, and would not if all other content were removed: all that is counted, for
-// nothing else can be.
-var ErrTooLarge = errors.New("disk: larger than all the room that there could be")
-
-// block is what file systems charge in: a file of one byte costs this much. ext4, XFS and tmpfs use 4 KiB by default.
-const block = 4096
-
-// maxSize is the largest content that is believed in, in bytes: 16 TiB. What upstream states beyond that is nonsense, and would
-// overflow.
-const maxSize = 16 << 40
 
 // headroom is what is left free on the file system even if nothing is configured, or an eighth of it if that is less: the
 // index dies where there is no room for its next page.
 const headroom = 256 << 20
-
-// lockPatience is how long Open waits for another process to let go: a process that was just killed holds its lock
-// until the kernel has taken it apart.
-const lockPatience = 10 * time.Second
 
 // Options say where a Store lives and how large it may grow.
 type Options struct {
@@ -78,82 +59,89 @@ type Store struct {
 
 	// naming is held while a name below blobs/, or one of a digest in partial/, comes or goes, so that the names and what is
 	// counted or parked agree. The I/O under it is that of a name, and now and then of the bound.
-	naming sync.Mutex
+	naming sync.Mutex // taken before all that follow
 	// guards following
 	pending map[string]map[digest.Digest]bool // directories of which not all is counted, and what of each is counted apart
 	bound   int64                             // what the file of that name says; -1: nothing
 
-	mu sync.Mutex // taken after naming
-	// guards following; sizes in whole blocks
-	kept      int64 // of complete content that is counted
-	unseen    int64 // of complete content that is not counted yet, at most
-	landing   int64 // reserved by content that is still landing
-	unwritten int64 // how much of that is not written yet, in bytes
-	parked    map[digest.Digest]parked
-	parkedSum int64 // reserved by content that is parked
+	space *space
+	uses  uses
+
+	mu       sync.Mutex // guards parkings
+	parkings map[digest.Digest]parking
+
+	ballasting  sync.Mutex // held while the ballast comes or goes
+	ballastSize int64
+	need        int64 // free bytes of the file system that the index needs for what it can't put off
+
+	// set by Open
+	coarse    bool // the file system keeps no nanoseconds
+	readOnly  bool
+	leftovers int
 }
 
 // Open opens the data directory, creating it if need be, and locks it until Close. Content that has not all landed is
-// parked; leftovers of any other kind are removed.
+// parked; leftovers of any other kind are removed. That nothing can be written is no error: what is kept can be read.
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err := os.MkdirAll(opts.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	capacity, err := Capacity(opts.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
+	var st unix.Statfs_t
+	if err := unix.Statfs(opts.Dir, &st); err != nil {
+		return nil, fmt.Errorf("data directory: statfs %s: %w", opts.Dir, err)
 	}
+	capacity := int64(st.Blocks) * st.Bsize
 	opts.MinFree = max(opts.MinFree, min(headroom, capacity/8))
-	root, err := os.OpenRoot(opts.Dir)
-	if err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
+	s := &Store{
+		opts: opts, space: newSpace(opts, capacity), uses: uses{of: make(map[digest.Digest]use)},
+		parkings:    make(map[digest.Digest]parking),
+		ballastSize: ballastSize(capacity, opts.MaxSize), need: ballastSize(capacity, 0) / 2,
+		readOnly: st.Flags&unix.ST_RDONLY != 0,
 	}
-	s := &Store{opts: opts, root: root, parked: make(map[digest.Digest]parked)}
-	if err := s.prepare(ctx); err != nil {
+	err := s.openRoot()
+	if err == nil {
+		err = s.prepare(ctx)
+	}
+	if err != nil {
 		s.unlock()
 		return nil, fmt.Errorf("data directory %s: %w", opts.Dir, err)
 	}
 	return s, nil
 }
 
-func (s *Store) prepare(ctx context.Context) (err error) {
-	if s.dir, err = s.root.Open("."); err != nil {
-		return err
+// openRoot opens the directory itself.
+func (s *Store) openRoot() (err error) {
+	s.root, err = os.OpenRoot(s.opts.Dir)
+	if errors.Is(err, fs.ErrPermission) && os.Chmod(s.opts.Dir, 0o750) == nil {
+		s.root, err = os.OpenRoot(s.opts.Dir)
 	}
-	lock, err := s.root.OpenFile("lock", os.O_CREATE|os.O_RDWR, 0o640)
-	if err != nil {
-		return err
+	if err == nil {
+		s.dir, err = s.root.Open(".")
 	}
-	s.lock = lock
-	if err := flock(ctx, lock); err != nil {
-		return err
-	}
-	if err := s.root.MkdirAll("partial", 0o750); err != nil {
-		return err
-	}
-	if err := s.root.MkdirAll("blobs", 0o750); err != nil {
-		return err
-	}
-	return errors.Join(s.adopt(), s.openCensus())
+	return remedy(err)
 }
 
-// flock takes the lock for this process, waiting up to lockPatience for another to let go of it.
-func flock(ctx context.Context, f *os.File) error {
-	ctx, cancel := context.WithTimeout(ctx, lockPatience)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return errors.New("in use by another process: stop it, or choose another directory")
-		}
+// remedy says what would help against an error of permissions.
+func remedy(err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
 	}
+	return fmt.Errorf("%w: user %d needs to read, write and search it and all that is below it: "+
+		"make that user its owner (chown -R), or run the program as the user that owns it", err, os.Geteuid())
+}
+
+func (s *Store) prepare(ctx context.Context) error {
+	if err := s.takeLock(ctx); err != nil {
+		return err
+	}
+	// What can't be made now is made when it is needed.
+	_ = s.root.Mkdir("partial", 0o750)
+	_ = s.root.Mkdir("blobs", 0o750)
+	if err := errors.Join(s.adopt(), s.openCensus()); err != nil {
+		return remedy(err)
+	}
+	s.openBallast()
+	return nil
 }
 
 // Close takes down how much is kept, and unlocks the directory. Files that are still open stay readable. No other method may
@@ -165,129 +153,23 @@ func (s *Store) Close() error {
 	return s.unlock()
 }
 
-func (s *Store) unlock() error {
-	return errors.Join(s.lock.Close(), s.dir.Close(), s.root.Close())
+func (s *Store) unlock() (err error) {
+	for _, f := range []*os.File{s.lock, s.dir} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if s.root != nil {
+		err = errors.Join(err, s.root.Close())
+	}
+	return err
 }
+
+// ReadOnly reports whether the file system was read-only at Open. What is kept is served all the same.
+func (s *Store) ReadOnly() bool { return s.readOnly }
 
 // Dir is the path of a directory of another package's below the data directory.
 func (s *Store) Dir(name string) string { return filepath.Join(s.opts.Dir, name) }
-
-// Remove takes content of that size away. Content that is gone already is only uncounted. The caller sees to it that each
-// content is removed once.
-func (s *Store) Remove(d digest.Digest, size int64) error {
-	if err := validate(d); err != nil {
-		return err
-	}
-	s.naming.Lock()
-	defer s.naming.Unlock()
-	if err := s.root.RemoveAll(blobPath(d)); err != nil {
-		return fmt.Errorf("remove %s: %w", d, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept -= blocks(size)
-	return nil
-}
-
-// Used is how many bytes are kept and reserved, in whole blocks; at most, as long as not all is counted.
-func (s *Store) Used() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	used := s.kept + s.landing + s.parkedSum
-	if s.unseen < unbounded {
-		used += s.unseen
-	}
-	return used
-}
-
-// Roomy reports whether there is room on the file system for what is small and not reserved, such as the index.
-func (s *Store) Roomy() bool {
-	free, err := freeSpace(s.opts.Dir)
-	return err != nil || free > min(headroom, s.opts.MinFree)/4
-}
-
-// Fits reports whether there could be room for content of that size, if need be in place of all that may be removed. What is
-// not counted yet can't be.
-func (s *Store) Fits(size int64) bool {
-	free, err := freeSpace(s.opts.Dir)
-	if err != nil {
-		return true // Create will tell
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.roomLocked(size, free) != ErrTooLarge
-}
-
-// reserve takes size bytes out of what may still be used, or says why it can't.
-func (s *Store) reserve(size int64) error {
-	free, err := freeSpace(s.opts.Dir)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.roomLocked(size, free); err != nil {
-		return err
-	}
-	s.landing += blocks(size)
-	s.unwritten += size
-	return nil
-}
-
-// roomLocked returns nil if there is room for size bytes. Whether removing other content would help is decided here, before
-// any is removed.
-func (s *Store) roomLocked(size, free int64) error {
-	if size < 0 || size > maxSize {
-		return ErrTooLarge
-	}
-	need := blocks(size)
-	removable := s.kept + s.parkedSum
-	if s.opts.MaxSize > 0 {
-		switch room := s.opts.MaxSize - s.landing - need; {
-		case room < s.unseen:
-			return ErrTooLarge
-		case room < s.unseen+removable:
-			return ErrFull
-		}
-	}
-	switch room := free - s.unwritten - need - s.opts.MinFree; {
-	case room+removable < 0:
-		return ErrTooLarge
-	case room < 0:
-		return ErrFull
-	}
-	return nil
-}
-
-func blocks(size int64) int64 { return (size + block - 1) / block * block }
-
-// freeSpace is how many bytes of the file system an ordinary process may still take.
-func freeSpace(dir string) (int64, error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, fmt.Errorf("statfs: %w", err)
-	}
-	return int64(st.Bavail) * st.Bsize, nil
-}
-
-// Capacity is the size in bytes of the file system that holds dir, or of the nearest parent that exists.
-func Capacity(dir string) (int64, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return 0, err
-	}
-	for {
-		var st syscall.Statfs_t
-		err := syscall.Statfs(dir, &st)
-		if err == nil {
-			return int64(st.Blocks) * st.Bsize, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
-			return 0, fmt.Errorf("statfs %s: %w", dir, err)
-		}
-		dir = filepath.Dir(dir)
-	}
-}
 
 func blobDir(d digest.Digest) string {
 	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2]

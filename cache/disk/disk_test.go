@@ -46,14 +46,14 @@ func scan(t *testing.T, s *Store) (found []Entry, err error) {
 
 func read(t *testing.T, s *Store, d digest.Digest) string {
 	t.Helper()
-	f, size, err := s.Blob(d)
+	f, err := s.Blob(d)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(f)
-	if err != nil || int64(len(b)) != size {
-		t.Fatalf("%d bytes of %d, %v", len(b), size, err)
+	if err != nil || int64(len(b)) != f.Size {
+		t.Fatalf("%d bytes of %d, %v", len(b), f.Size, err)
 	}
 	return string(b)
 }
@@ -72,7 +72,7 @@ func TestNameExistsOnlyAfterCommit(t *testing.T) {
 	if _, err := p.WriteAt([]byte("con"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Blob(d); !errors.Is(err, fs.ErrNotExist) || s.Has(d) {
+	if _, err := s.Blob(d); !errors.Is(err, fs.ErrNotExist) || s.Has(d) {
 		t.Fatalf("visible before commit: %v", err)
 	}
 	if err := p.Commit(); err != nil {
@@ -186,7 +186,7 @@ func TestWhatIsNoDigestNamesNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range []digest.Digest{"", "a:b", "md9:abc", "sha256:..//../lock", "sha256:../../lock"} {
-		if f, _, err := s.Blob(d); err == nil {
+		if f, err := s.Blob(d); err == nil {
 			f.Close()
 			t.Errorf("%q opens a file", d)
 		}
@@ -308,7 +308,7 @@ func TestSameContentPutManyTimesIsCountedOnce(t *testing.T) {
 func TestRemovedContentIsReadOn(t *testing.T) {
 	s := open(t, Options{})
 	d := put(t, s, "content")
-	f, _, err := s.Blob(d)
+	f, err := s.Blob(d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -408,7 +408,7 @@ func TestDroppingWhatIsParkedSparesWhatIsMadeAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if s.Used() != 0 || s.unwritten != 0 {
-		t.Errorf("%d bytes used, %d to be written", s.Used(), s.unwritten)
+	if s.Used() != 0 || s.space.unwritten != 0 {
+		t.Errorf("%d bytes used, %d to be written", s.Used(), s.space.unwritten)
 	}
 }

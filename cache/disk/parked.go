@@ -4,14 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // Content that was parked: unfinished, with a state beside it that says how far it is. It keeps its reservation, survives a
@@ -25,10 +25,11 @@ const (
 	maxState = 1 << 20
 )
 
-// parked is what a Store knows of parked content.
-type parked struct {
-	size int64
-	at   time.Time
+// parking is what a Store knows of parked content.
+type parking struct {
+	size   int64
+	beside int64 // reserved for what is beside it
+	at     time.Time
 }
 
 // boot tells one start of the machine from another, where the system says so. Content that was not synced is what was
@@ -42,22 +43,52 @@ var boot = sync.OnceValue(func() string {
 	return strings.TrimSpace(string(id))
 })
 
-// header goes before a state: in which boot it was written, and when the content had last been written to.
-func header(info fs.FileInfo) string { return fmt.Sprintf("%s %d", boot(), info.ModTime().UnixNano()) }
+// header goes before a state, on a line of its own.
+type header struct {
+	boot  string // in which the state was written
+	mtime int64  // when the content had last been written to, in nanoseconds
+	size  int64
+	ended bool // nothing was to be written to it after that
+}
+
+func (h header) String() string { return fmt.Sprintf("%s %d %d %t", h.boot, h.mtime, h.size, h.ended) }
+
+func parseHeader(line string) (h header, err error) {
+	fields := strings.Split(line, " ")
+	if len(fields) != 4 {
+		return header{}, errors.New("no state of parked content")
+	}
+	var errs [3]error
+	h.boot = fields[0]
+	h.mtime, errs[0] = strconv.ParseInt(fields[1], 10, 64)
+	h.size, errs[1] = strconv.ParseInt(fields[2], 10, 64)
+	h.ended, errs[2] = strconv.ParseBool(fields[3])
+	return h, errors.Join(errs[:]...)
+}
+
+// besideState is what is reserved beside content with a state of that size: two of them, and a directory.
+func besideState(size int) int64 { return max(beside, 2*blocks(int64(size))+block) }
 
 // Save writes the state beside the content while it goes on landing, for the case that the process ends without Park. A
 // state that was written says nothing that the content does not hold.
-func (p *Partial) Save(state []byte) error {
+func (p *Partial) Save(state []byte) error { return p.save(state, false) }
+
+func (p *Partial) save(state []byte, ended bool) error {
 	info, err := p.Stat()
 	if err != nil {
 		return err
+	}
+	h := header{boot(), info.ModTime().UnixNano(), p.size, ended}
+	b := append([]byte(h.String()+"\n"), state...)
+	if err := p.reserveBeside(besideState(len(b))); err != nil {
+		return fmt.Errorf("save the state of %s: %w", p.digest, err)
 	}
 	draft := p.name + draftSuffix
 	f, err := p.store.root.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append([]byte(header(info)+"\n"), state...))
+	_, err = f.Write(b)
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = p.store.root.Rename(draft, p.name+stateSuffix)
 	}
@@ -67,22 +98,36 @@ func (p *Partial) Save(state []byte) error {
 	return nil
 }
 
+// reserveBeside sees to it that so much is reserved beside the content.
+func (p *Partial) reserveBeside(sum int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if more := sum - p.beside; more > 0 {
+		if !p.store.space.take(more, sundry, 0) {
+			return ErrFull
+		}
+		p.beside = sum
+	}
+	return nil
+}
+
 // Park ends the writing and keeps the content and its state for Parked. After an error the content was discarded.
 func (p *Partial) Park(state []byte) error {
-	if err := p.Save(state); err != nil {
+	_ = setTimes(p.File, leave, stamp(p.digest, p.size, time.Now())) // a clock may be too coarse to tell later writing from ours
+	if err := p.save(state, true); err != nil {
 		p.Discard()
 		return err
 	}
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
-	p.releaseLocked(&p.store.parkedSum)
-	p.store.parked[p.digest] = parked{p.size, time.Now()}
+	p.landed(parked)
+	p.store.parkings[p.digest] = parking{p.size, p.beside, time.Now()}
 	return nil
 }
 
 // Parked opens what is parked of the digest; ok is false if nothing is, or nothing that can be read, or there is no room for
-// the rest of it. intact tells that nobody has written to the content since the state was: a process that was killed
-// may have, and so may whoever tampers with files.
+// the rest of it, or if it was changed since the writing ended. intact tells that nobody has written to the content since its state
+// was: a process that was killed may have.
 func (s *Store) Parked(d digest.Digest) (p *Partial, state []byte, intact, ok bool) {
 	s.naming.Lock()
 	defer s.naming.Unlock()
@@ -90,76 +135,85 @@ func (s *Store) Parked(d digest.Digest) (p *Partial, state []byte, intact, ok bo
 	if !ok {
 		return nil, nil, false, false
 	}
-	head, state, err := s.readState(d)
+	h, state, err := s.readState(d)
 	if err == nil {
-		err = p.reopen()
+		intact, err = p.reopen(h)
 	}
 	if err != nil {
 		p.Discard()
 		return nil, nil, false, false
 	}
-	info, err := p.Stat()
-	return p, state, err == nil && header(info) == head, true
+	return p, state, intact, true
 }
 
-// reopen opens the file of parked content, and makes sure that there is room for what it has no blocks for yet.
-func (p *Partial) reopen() error {
-	f, err := p.store.root.OpenFile(p.name, os.O_RDWR, 0)
-	if err != nil {
+// reopen opens the file of parked content, if it is as its state says, and if there is room for what it has no blocks for yet.
+func (p *Partial) reopen(h header) (intact bool, err error) {
+	s := p.store
+	s.uses.begin(p.digest)
+	mended, err := s.mending(p.name, func() (err error) {
+		p.File, err = s.open(p.name, os.O_RDWR, 0)
 		return err
+	})
+	if err != nil {
+		s.endUse(p.digest)
+		return false, err
 	}
-	var st syscall.Stat_t
-	free, err := freeSpace(p.store.opts.Dir)
-	if err = errors.Join(err, syscall.Fstat(int(f.Fd()), &st)); err != nil {
-		return errors.Join(err, f.Close())
+	var st unix.Stat_t
+	err = onDescriptor(p.File, func(fd int) error { return unix.Fstat(fd, &st) })
+	intact = !mended && st.Mtim.Nano() == h.mtime
+	if err == nil && (st.Size != h.size || h.ended && !intact) {
+		err = errors.New("somebody has changed it")
 	}
-	p.store.mu.Lock()
-	p.wrote = min(p.size, st.Blocks*512)
-	p.store.unwritten -= p.wrote
-	roomy := free-p.store.unwritten >= p.store.opts.MinFree
-	p.store.mu.Unlock()
-	if !roomy {
-		return errors.Join(ErrFull, f.Close())
+	if err == nil {
+		p.wrote = max(0, min(p.size, st.Blocks*512))
+		s.space.wrote(p.wrote)
+		if !s.space.writable() {
+			err = ErrFull
+		}
 	}
-	p.File = f
-	return nil
+	if err != nil {
+		return false, errors.Join(err, p.Close())
+	}
+	return intact, nil
 }
 
 // unpark makes parked content one that is landing.
 func (s *Store) unpark(d digest.Digest) (p *Partial, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	is, ok := s.parked[d]
+	is, ok := s.parkings[d]
 	if !ok {
 		return nil, false
 	}
-	delete(s.parked, d)
-	s.parkedSum -= blocks(is.size)
-	s.landing += blocks(is.size)
-	s.unwritten += is.size
-	return &Partial{store: s, name: partialPath(d), digest: d, size: is.size}, true
+	delete(s.parkings, d)
+	s.space.takeUp(is.size)
+	return &Partial{store: s, name: partialPath(d), digest: d, size: is.size, beside: is.beside}, true
 }
 
-func (s *Store) readState(d digest.Digest) (head string, state []byte, err error) {
+func (s *Store) readState(d digest.Digest) (h header, state []byte, err error) {
 	f, err := s.root.Open(partialPath(d) + stateSuffix)
 	if err != nil {
-		return "", nil, err
+		return header{}, nil, err
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxState))
-	head, rest, _ := strings.Cut(string(b), "\n")
-	if id, _, _ := strings.Cut(head, " "); err == nil && id != boot() {
+	if err != nil {
+		return header{}, nil, err
+	}
+	line, rest, _ := strings.Cut(string(b), "\n")
+	h, err = parseHeader(line)
+	if err == nil && h.boot != boot() {
 		err = errors.New("the machine was started anew since")
 	}
-	return head, []byte(rest), err
+	return h, []byte(rest), err
 }
 
 // DropOldestParked gives up the content that was parked first; ok is false if none is parked.
 func (s *Store) DropOldestParked() (ok bool) {
 	var oldest digest.Digest
 	s.mu.Lock()
-	for d, p := range s.parked {
-		if oldest == "" || p.at.Before(s.parked[oldest].at) {
+	for d, p := range s.parkings {
+		if oldest == "" || p.at.Before(s.parkings[oldest].at) {
 			oldest = d
 		}
 	}
@@ -179,22 +233,19 @@ func (s *Store) dropParked(d digest.Digest) (ok bool) {
 	return ok
 }
 
-// adopt takes over what an earlier process left in partial/: content with a state is parked, all else is removed.
+// adopt takes over what an earlier process left in partial/: content with a state is parked, all else is removed. What can't be
+// removed goes on being counted, if it is a file.
 func (s *Store) adopt() error {
-	dir, err := s.root.Open("partial")
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	entries, err := dir.ReadDir(-1)
+	entries, err := s.readDir("partial")
 	if err != nil {
 		return err
 	}
 	ours := make(map[string]bool)
 	for _, e := range entries {
-		if d, is := s.leftover(e); is.size >= 0 {
-			s.parked[d] = is
-			s.parkedSum += blocks(is.size)
+		if d, is, ok := s.leftover(e); ok {
+			s.parkings[d] = is
+			s.space.move(blocks(is.size), nowhere, parked)
+			s.space.move(is.beside, nowhere, sundry)
 			ours[e.Name()], ours[e.Name()+stateSuffix] = true, true
 		}
 	}
@@ -202,27 +253,32 @@ func (s *Store) adopt() error {
 		if ours[e.Name()] {
 			continue
 		}
-		if err := s.root.RemoveAll("partial/" + e.Name()); err != nil {
-			return err
+		if err := s.root.RemoveAll("partial/" + e.Name()); err == nil {
+			s.leftovers++
+		} else if info, err := e.Info(); err == nil {
+			s.space.move(blocks(info.Size()), nowhere, held)
 		}
 	}
 	return nil
 }
 
-// leftover tells what a name in partial/ is: parked content, or, with the size -1, something else.
-func (s *Store) leftover(e os.DirEntry) (digest.Digest, parked) {
-	none := parked{size: -1}
+// Leftovers is how many names in partial/ that are no parked content Open has removed.
+func (s *Store) Leftovers() int { return s.leftovers }
+
+// leftover tells what a name in partial/ is; ok is false if that is no parked content.
+func (s *Store) leftover(e os.DirEntry) (d digest.Digest, is parking, ok bool) {
 	algorithm, encoded, _ := strings.Cut(e.Name(), "-")
-	d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), encoded)
-	if d.Validate() != nil || !e.Type().IsRegular() {
-		return "", none
+	d = digest.NewDigestFromEncoded(digest.Algorithm(algorithm), encoded)
+	if validate(d) != nil || !e.Type().IsRegular() {
+		return "", parking{}, false
 	}
 	info, err := e.Info()
 	if err != nil {
-		return "", none
+		return "", parking{}, false
 	}
-	if _, _, err := s.readState(d); err != nil {
-		return "", none
+	h, state, err := s.readState(d)
+	if err != nil || h.size != info.Size() {
+		return "", parking{}, false
 	}
-	return d, parked{info.Size(), info.ModTime()}
+	return d, parking{info.Size(), besideState(len(h.String()) + 1 + len(state)), info.ModTime()}, true
 }

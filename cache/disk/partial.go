@@ -6,7 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -19,18 +19,31 @@ type Partial struct {
 	name   string
 	digest digest.Digest
 	size   int64
-	wrote  int64 // guarded by the store's mu
+
+	mu sync.Mutex
+	// guards following, in bytes
+	wrote  int64 // how much of the size has been written to
+	beside int64 // reserved for what is beside the content
 }
 
 // WriteAt writes, and notes that so much of the reservation is used now.
 func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
 	n, err := p.File.WriteAt(b, off)
-	p.store.mu.Lock()
-	defer p.store.mu.Unlock()
-	n64 := min(int64(n), p.size-p.wrote)
-	p.wrote += n64
-	p.store.unwritten -= n64
+	p.mu.Lock()
+	used := min(int64(n), p.size-p.wrote)
+	p.wrote += used
+	p.mu.Unlock()
+	p.store.space.wrote(used)
 	return n, err
+}
+
+// Close ends its being in use.
+func (p *Partial) Close() error {
+	err := p.File.Close()
+	if !errors.Is(err, os.ErrClosed) { // which it is for all but one
+		p.store.endUse(p.digest)
+	}
+	return err
 }
 
 // Reopen opens the content once more, for reading at a position of its own; the caller closes that. The error is
@@ -41,25 +54,26 @@ func (p *Partial) Reopen() (io.ReadSeekCloser, error) {
 		return nil, err
 	}
 	for _, name := range []string{p.name, blobPath(p.digest)} { // in the order in which it gets them
-		f, err := p.store.open(name, os.O_RDONLY, 0)
+		c, err := p.store.openContent(p.digest, name)
 		if err != nil {
 			continue
 		}
-		if is, err := f.Stat(); err == nil && os.SameFile(own, is) {
-			return f, nil
+		if is, err := c.Stat(); err == nil && os.SameFile(own, is) {
+			return c, nil
 		}
-		f.Close()
+		c.Close()
 	}
 	return nil, fs.ErrNotExist
 }
 
-// releaseLocked gives the reservation back; to is where it goes, if anywhere. It is called with the store's lock held.
-func (p *Partial) releaseLocked(to *int64) {
-	p.store.landing -= blocks(p.size)
-	p.store.unwritten -= p.size - p.wrote
-	if to != nil {
-		*to += blocks(p.size)
+// landed ends the landing: the reservation goes to another account.
+func (p *Partial) landed(to account) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if to != parked {
+		p.store.space.move(p.beside, sundry, nowhere)
 	}
+	p.store.space.landed(p.size, p.wrote, to)
 }
 
 // Create reserves room for content of that size and opens a file for it, as long as the content from the start but
@@ -78,18 +92,19 @@ func (s *Store) Create(d digest.Digest, size int64) (*Partial, error) {
 
 // create is called with naming held.
 func (s *Store) create(name string, d digest.Digest, size int64) (*Partial, error) {
-	if err := s.reserve(size); err != nil {
+	if err := s.space.land(size); err != nil {
 		return nil, err
 	}
-	p := &Partial{store: s, name: name, digest: d, size: size}
+	p := &Partial{store: s, name: name, digest: d, size: size, beside: beside}
 	err := s.raise()
 	if err == nil {
-		p.File, err = s.createFile(name, size)
+		s.uses.begin(d)
+		if p.File, err = s.createFile(name, size); err != nil {
+			s.endUse(d)
+		}
 	}
 	if err != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		p.releaseLocked(nil)
+		p.landed(nowhere)
 		return nil, fmt.Errorf("create %s: %w", d, err)
 	}
 	return p, nil
@@ -97,10 +112,13 @@ func (s *Store) create(name string, d digest.Digest, size int64) (*Partial, erro
 
 func (s *Store) createFile(name string, size int64) (f *os.File, err error) {
 	for range 3 { // what is in the way is removed, and a directory that somebody has removed is made anew
-		f, err = s.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+		_, err = s.mending("partial", func() error {
+			f, err = s.open(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
+			return err
+		})
 		switch {
 		case errors.Is(err, fs.ErrExist):
-			_ = s.root.Remove(name)
+			_ = s.root.RemoveAll(name)
 			continue
 		case errors.Is(err, fs.ErrNotExist):
 			_ = s.root.Mkdir("partial", 0o750)
@@ -118,108 +136,14 @@ func (s *Store) createFile(name string, size int64) (f *os.File, err error) {
 	return f, nil
 }
 
-// Commit makes the content durable and then visible under its digest. The caller has verified it. After an error the
-// content is not kept and needs no Discard.
-func (p *Partial) Commit() error {
-	dir := blobDir(p.digest)
-	err := p.Sync()
-	if err == nil {
-		err = p.store.mkdir(dir)
-	}
-	made := false
-	if err == nil {
-		made, err = p.rename()
-	}
-	if err != nil {
-		p.Discard()
-		return fmt.Errorf("keep %s: %w", p.digest, err)
-	}
-	if !made {
-		p.Discard()
-		return nil
-	}
-	p.removeState()
-	if err := p.store.syncDir(dir); err != nil {
-		return fmt.Errorf("keep %s: %w", p.digest, errors.Join(err, p.store.Remove(p.digest, p.size)))
-	}
-	if p.store.opts.Made != nil {
-		p.store.opts.Made(p.digest, p.size)
-	}
-	return nil
-}
-
-// rename gives the content its name, and counts it; made is false if it has one: from somebody else meanwhile, who counted it, or
-// since before Open.
-func (p *Partial) rename() (made bool, err error) {
-	p.store.naming.Lock()
-	defer p.store.naming.Unlock()
-	if p.store.Has(p.digest) {
-		return false, nil
-	}
-	if err := p.store.root.Rename(p.name, blobPath(p.digest)); err != nil {
-		return false, err
-	}
-	if apart, pending := p.store.pending[blobDir(p.digest)]; pending {
-		apart[p.digest] = true
-	}
-	p.store.mu.Lock()
-	defer p.store.mu.Unlock()
-	p.releaseLocked(&p.store.kept)
-	return true, nil
-}
-
-// Discard gives the content up and frees its reservation.
+// Discard gives the content up and frees its reservation, when nobody reads it any more.
 func (p *Partial) Discard() {
-	// A name that can't be removed now is a leftover for the next Open.
-	_ = p.store.root.Remove(p.name)
 	p.removeState()
-	p.store.mu.Lock()
-	defer p.store.mu.Unlock()
-	p.releaseLocked(nil)
+	to := held // for good if its name can't be removed: then it is a leftover for the next Open
+	if err := p.store.root.Remove(p.name); err == nil || errors.Is(err, fs.ErrNotExist) {
+		to = p.store.uses.gone(p.digest, blocks(p.size))
+	}
+	p.landed(to)
 }
 
 func (p *Partial) removeState() { _ = p.store.root.Remove(p.name + stateSuffix) }
-
-// Put keeps small content that the caller holds and has verified. Any number may put the same at once.
-func (s *Store) Put(d digest.Digest, content []byte) error {
-	if err := validate(d); err != nil {
-		return err
-	}
-	s.naming.Lock()
-	p, err := s.create(fmt.Sprintf("partial/put-%d", s.puts.Add(1)), d, int64(len(content)))
-	s.naming.Unlock()
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	if _, err := p.WriteAt(content, 0); err != nil {
-		p.Discard()
-		return fmt.Errorf("write %s: %w", d, err)
-	}
-	return p.Commit()
-}
-
-// mkdir makes a directory of blobs/, and makes it durable when it is new.
-func (s *Store) mkdir(dir string) error {
-	if _, err := s.root.Lstat(dir); err == nil {
-		return nil
-	}
-	if err := s.root.MkdirAll(dir, 0o750); err != nil {
-		return err
-	}
-	for d := path.Dir(dir); d != "."; d = path.Dir(d) {
-		if err := s.syncDir(d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) syncDir(dir string) error {
-	f, err := s.root.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
-}

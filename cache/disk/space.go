@@ -1,0 +1,347 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync"
+	"syscall"
+)
+
+// ErrFull says that the content does not fit at the moment: removing other content would help.
+var ErrFull = errors.New("disk: no room left below the configured size")
+
+// ErrTooLarge says that the content does not fit, and would not if all other content were removed: all that is counted, for
+// nothing else can be.
+var ErrTooLarge = errors.New("disk: larger than all the room that there could be")
+
+const (
+	// block is what file systems charge in: a file of one byte costs this much. ext4, XFS and tmpfs use 4 KiB by default.
+	block = 4096
+
+	// beside is what content that is landing may cost beside its own blocks: its state, the next state while that is being
+	// written, and a directory for its name.
+	beside = 3 * block
+
+	// fixed is for what is there in any case: the lock, the bound and its next one, the directories above those of content.
+	fixed = 8 * block
+
+	// maxSize is the largest content that is believed in, in bytes: 16 TiB. What upstream states beyond that is nonsense, and
+	// would overflow.
+	maxSize = 16 << 40
+
+	// unbounded stands for what is unseen when there is no bound: more than any file system has.
+	unbounded = 1 << 60
+)
+
+// account is what room is taken for.
+type account int
+
+const (
+	nowhere account = iota // it is not taken
+	kept                   // complete content that is counted
+	unseen                 // complete content that is not counted yet, at most
+	landing                // reserved by content that is still landing
+	parked                 // reserved by content that is parked
+	held                   // content without a name that somebody has open
+	sundry                 // states, directories, what is fixed
+	ballast                // see there
+	index                  // occupied by the index when that was measured last, and claimed by it since
+	accounts
+)
+
+// space is who has taken how much of the room that there is. All sums are in bytes, and, but for unwritten and what the index
+// says, in whole blocks.
+//
+// Two limits are hard: content is refused what would leave less than reserve below maxSize, and less than minFree on the file
+// system. The reserve is the index's: it can grow a little although content has taken all that it may. margin and freeMargin
+// before these limits lie the lower marks, above which somebody should evict.
+type space struct {
+	maxSize, reserve, margin int64 // maxSize 0: no limit
+	minFree, freeMargin      int64
+	free                     func() (int64, error) // what the file system has left
+	pressed                  chan struct{}
+
+	mu sync.Mutex
+	// guards following
+	sums      [accounts]int64
+	unwritten int64 // how much of landing has no blocks yet
+}
+
+// newSpace is the space below limits as they are configured, on a file system of that capacity.
+func newSpace(opts Options, capacity int64) *space {
+	s := &space{
+		maxSize: opts.MaxSize, reserve: whole(min(4<<20, opts.MaxSize/32)), margin: whole(min(1<<30, opts.MaxSize/32)),
+		minFree: opts.MinFree, freeMargin: min(1<<30, capacity/32),
+		free:    func() (int64, error) { return freeSpace(opts.Dir) },
+		pressed: make(chan struct{}, 1),
+	}
+	s.sums[sundry] = fixed
+	return s
+}
+
+func blocks(size int64) int64 { return whole(size + block - 1) }
+
+// whole is size less what is not a whole block.
+func whole(size int64) int64 { return size / block * block }
+
+// of is how much is taken for something.
+func (s *space) of(a account) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sums[a]
+}
+
+// move has room that was taken for one thing taken for another.
+func (s *space) move(sum int64, from, to account) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sums[from] -= sum
+	s.sums[to] += sum
+}
+
+// saw moves so much from what is unseen to what is kept.
+func (s *space) saw(sum int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sums[kept] += sum
+	if s.sums[unseen] < unbounded {
+		s.sums[unseen] = max(0, s.sums[unseen]-sum)
+	}
+}
+
+// set says how much is taken for something.
+func (s *space) set(a account, sum int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sums[a] = sum
+}
+
+// land reserves room for content of that size that is going to land, or says why it can't.
+func (s *space) land(size int64) error {
+	free, err := s.free()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = s.roomLocked(size, free)
+	if err == nil {
+		s.sums[landing] += blocks(size)
+		s.sums[sundry] += beside
+		s.unwritten += size
+	}
+	if err == ErrFull || s.excessLocked(free) > 0 {
+		s.press()
+	}
+	return err
+}
+
+// wrote says that so much of what is reserved has blocks now.
+func (s *space) wrote(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unwritten -= n
+}
+
+// landed ends the landing of content of that size, of which so much was written; to is what its room goes to.
+func (s *space) landed(size, wrote int64, to account) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sums[landing] -= blocks(size)
+	s.sums[to] += blocks(size)
+	s.unwritten -= size - wrote
+}
+
+// takeUp has parked content of that size land again. None of it counts as written.
+func (s *space) takeUp(size int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sums[parked] -= blocks(size)
+	s.sums[landing] += blocks(size)
+	s.unwritten += size
+}
+
+// writable reports whether there is still room for what is reserved and has no blocks yet.
+func (s *space) writable() bool {
+	free, err := s.free()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return err == nil && free-s.unwritten >= s.minFree
+}
+
+// roomLocked returns nil if there is room for size bytes. Whether removing other content would help is decided here, before
+// any is removed.
+func (s *space) roomLocked(size, free int64) error {
+	if size < 0 || size > maxSize {
+		return ErrTooLarge
+	}
+	need := blocks(size) + beside
+	removable := s.sums[kept] + s.sums[parked]
+	if s.maxSize > 0 {
+		switch room := s.contentLocked() - s.sums[landing] - need; {
+		case room < s.sums[unseen]:
+			return ErrTooLarge
+		case room < s.sums[unseen]+removable:
+			return ErrFull
+		}
+	}
+	switch room := free - s.unwritten - need - s.minFree; {
+	case room+removable < 0:
+		return ErrTooLarge
+	case room < 0:
+		return ErrFull
+	}
+	return nil
+}
+
+// contentLocked is how much content may have under a configured size, kept or not: what nothing else has.
+func (s *space) contentLocked() int64 {
+	return s.maxSize - s.reserve - s.sums[held] - s.sums[sundry] - s.sums[ballast] - s.sums[index]
+}
+
+// fits reports whether there could be room for content of that size in place of all that may be removed.
+func (s *space) fits(size int64) bool {
+	free, err := s.free()
+	if err != nil {
+		return true // land will tell
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.roomLocked(size, free) != ErrTooLarge
+}
+
+// take takes room for what is no content, such as the ballast, if there is so much that nobody misses it: more than is
+// to be spare.
+func (s *space) take(sum int64, a account, spare int64) bool {
+	free, err := s.free()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil || free-s.unwritten-s.minFree < spare {
+		return false
+	}
+	if s.maxSize > 0 && s.contentLocked()-s.contentsLocked() < sum {
+		return false
+	}
+	s.sums[a] += sum
+	return true
+}
+
+// contentsLocked is what content has, as far as that is known.
+func (s *space) contentsLocked() int64 {
+	sum := s.sums[kept] + s.sums[landing] + s.sums[parked]
+	if s.sums[unseen] < unbounded {
+		sum += s.sums[unseen]
+	}
+	return sum
+}
+
+// claim takes room for the index, which may have the reserve too.
+func (s *space) claim(n int64) bool {
+	free, err := s.free()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.maxSize > 0 && s.contentLocked()+s.reserve-s.contentsLocked() < n {
+		s.press()
+		return false
+	}
+	s.sums[index] += n
+	if err == nil && s.excessLocked(free) > 0 {
+		s.press()
+	}
+	return true
+}
+
+// named is how much content has, or may get, a name in the data directory; if nobody knows, it is unbounded or more. It may be
+// most at most.
+func (s *space) named() (sum, most int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum, most = s.sums[kept]+s.sums[unseen]+s.sums[landing]+s.sums[parked], unbounded
+	if s.maxSize > 0 {
+		most = s.contentLocked()
+	}
+	return sum, most
+}
+
+// excessLocked is how many bytes are to be evicted to come below the lower marks. What is unseen can't be: it is left out, and
+// with it what there may not even be. Where evicting everything would not leave as much free as is configured, nothing is
+// evicted for that: others have filled the file system, and a cache that is empty helps nobody.
+func (s *space) excessLocked(free int64) int64 {
+	var over, short int64
+	if s.maxSize > 0 {
+		over = s.sums[kept] + s.sums[landing] + s.sums[parked] + s.margin - s.contentLocked()
+	}
+	if lacking := s.minFree - (free - s.unwritten); lacking <= s.sums[kept]+s.sums[parked] {
+		short = lacking + s.freeMargin
+	}
+	return max(0, over, short)
+}
+
+func (s *space) press() {
+	select {
+	case s.pressed <- struct{}{}:
+	default: // it has been said
+	}
+}
+
+// Used is how many bytes content has taken, kept and reserved, in whole blocks; at most, as long as not all is counted. The
+// index, the ballast and what else there is beside content come on top.
+func (s *Store) Used() int64 {
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	return s.space.contentsLocked() + s.space.sums[held]
+}
+
+// Fits reports whether there could be room for content of that size, if need be in place of all that may be removed. What is
+// not counted yet can't be.
+func (s *Store) Fits(size int64) bool { return s.space.fits(size) }
+
+// Excess is how many bytes are to be evicted to come below the lower marks: of the configured size, and of what is to be left free.
+func (s *Store) Excess() int64 {
+	free, err := s.space.free()
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	if err != nil {
+		free = unbounded
+	}
+	return s.space.excessLocked(free)
+}
+
+// Pressed yields a value when something was reserved, or could not be, that took more than the lower marks leave.
+func (s *Store) Pressed() <-chan struct{} { return s.space.pressed }
+
+// Claim reserves n bytes that the index is going to write below the data directory; false: there is no room for them.
+func (s *Store) Claim(n int64) bool { return s.space.claim(n) }
+
+// Occupy says how many bytes the index has in all. What was claimed before is among them.
+func (s *Store) Occupy(n int64) { s.space.set(index, n) }
+
+// freeSpace is how many bytes of the file system an ordinary process may still take.
+func freeSpace(dir string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("statfs: %w", err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// Capacity is the size in bytes of the file system that holds dir, or of the nearest parent that exists.
+func Capacity(dir string) (int64, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return 0, err
+	}
+	for {
+		var st syscall.Statfs_t
+		err := syscall.Statfs(dir, &st)
+		if err == nil {
+			return int64(st.Blocks) * st.Bsize, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			return 0, fmt.Errorf("statfs %s: %w", dir, err)
+		}
+		dir = filepath.Dir(dir)
+	}
+}
