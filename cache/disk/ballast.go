@@ -45,6 +45,16 @@ func (s *Store) Roomy() bool {
 	return err != nil || free > s.need
 }
 
+// RoomyAt is Roomy for an index in a directory elsewhere, where there is no ballast.
+func RoomyAt(dir string) bool {
+	capacity, err := Capacity(dir)
+	if err != nil {
+		return true
+	}
+	free, err := freeSpace(dir)
+	return err != nil || free > ballastSize(capacity, 0)/2
+}
+
 // Restock makes the ballast anew when it is missing and there is ample room for it.
 func (s *Store) Restock() {
 	s.ballasting.Lock()

@@ -38,6 +38,11 @@ type Content struct {
 	mtime  unix.Timespec
 }
 
+// Forget says that so many bytes from an offset on won't be read again soon: their memory is of more use to others.
+func (c *Content) Forget(offset, n int64) {
+	_ = onDescriptor(c.File, func(fd int) error { return unix.Fadvise(fd, offset, n, unix.FADV_DONTNEED) })
+}
+
 // Close ends its being in use.
 func (c *Content) Close() error {
 	err := c.File.Close()

@@ -294,6 +294,23 @@ func (s *Store) Used() int64 {
 	return s.space.contentsLocked() + s.space.sums[held]
 }
 
+// Total is all that counts against the configured size.
+func (s *Store) Total() int64 {
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	sums := &s.space.sums
+	return s.space.contentsLocked() + sums[held] + sums[sundry] + sums[ballast] + sums[index]
+}
+
+// Crowded reports whether less is free on the file system than is to be left free, although nothing that could be evicted would
+// mend that: others have filled it.
+func (s *Store) Crowded() bool {
+	free, err := s.space.free()
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	return err == nil && s.space.minFree-(free-s.space.unwritten) > s.space.sums[kept]+s.space.sums[parked]
+}
+
 // Fits reports whether there could be room for content of that size, if need be in place of all that may be removed. What is
 // not counted yet can't be.
 func (s *Store) Fits(size int64) bool { return s.space.fits(size) }
