@@ -18,7 +18,7 @@ func TestServedFromTheFirstMoment(t *testing.T) {
 	fresh := bytes.Repeat([]byte("fresh..."), 1024)
 	repo := Repository{Registry: "docker.io", Name: "library/a"}
 	done := make(chan error, 1)
-	opts := Options{DataDir: t.TempDir(), MaxSize: 16 << 10, FillDone: func(_ int, err error) { done <- err }}
+	opts := Options{DataDir: t.TempDir(), MaxSize: 18 * 4096, FillDone: func(_ int, err error) { done <- err }}
 	pull := func(c *Cache, up *blobs, want []byte) Outcome {
 		t.Helper()
 		b, err := c.Blob(t.Context(), repo, digest.FromBytes(want), Whole)

@@ -7,42 +7,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The index dies where there is no block left for a page that it has mapped, and it needs some of them for what it can't put off:
-// a table that it writes when its memory is full, another when it is opened. What may be evicted may not be enough for that, or
+// The index dies where there is no block left for a page that it has mapped, and it needs some for what it can't put off: a
+// table that it writes when its memory is full, another when it is opened. What may be evicted may not be enough for that, or
 // too late: others fill the same file system. So a file of no use is kept while there is room, and removed in need.
-
-const (
-	// maxBallast is as much as the index writes at once, several times over.
-	maxBallast = 64 << 20
-
-	// ample is how many times the ballast is to be free beyond what is to be left free, for one to be made.
-	ample = 4
-)
 
 // ballastSize is the size of the ballast on a file system of that capacity, below a configured size, in bytes.
 func ballastSize(capacity, maxSize int64) int64 {
-	size := min(maxBallast, capacity/16)
+	size := min(64<<20, capacity/16)
 	if maxSize > 0 {
 		size = min(size, maxSize/32)
 	}
 	return whole(size)
 }
 
+// needs is how many bytes the index needs at once, on a file system of that capacity: a table of 8 MiB and what is merged with it.
+// On a small one, whose index is small too, it is less. A ballast is more than that, so it is enough if nothing else is left.
+func needs(capacity int64) int64 { return ballastSize(capacity, 0) / 4 * 3 }
+
 // Roomy reports whether there is room on the file system for what the index writes next, and gives the ballast up for it if
-// need be. It is half a ballast, so that the ballast alone is enough if nothing else is left.
+// need be.
 func (s *Store) Roomy() bool {
 	free, err := s.space.free()
-	if err != nil || free > s.need {
+	if err != nil || free > s.needs {
 		return true
 	}
 	s.ballasting.Lock()
 	defer s.ballasting.Unlock()
-	if s.space.of(ballast) == 0 || s.root.Remove("ballast") != nil {
-		return false
+	if s.space.of(ballast) > 0 && s.root.Remove("ballast") == nil {
+		s.space.set(ballast, 0)
 	}
-	s.space.set(ballast, 0)
-	free, err = s.space.free()
-	return err != nil || free > s.need
+	free, err = s.space.free() // somebody else may have given it up a moment ago
+	return err != nil || free > s.needs
 }
 
 // RoomyAt is Roomy for an index in a directory elsewhere, where there is no ballast.
@@ -55,16 +50,21 @@ func RoomyAt(dir string) bool {
 	return err != nil || free > ballastSize(capacity, 0)/2
 }
 
-// Restock makes the ballast anew when it is missing and there is ample room for it.
+// Restock makes the ballast anew when it is missing and there is room for it that no content has. Otherwise it counts towards
+// Excess.
 func (s *Store) Restock() {
 	s.ballasting.Lock()
 	defer s.ballasting.Unlock()
-	size := s.ballastSize
-	if size == 0 || s.space.of(ballast) != 0 || !s.space.take(size, ballast, ample*size) {
+	size := s.space.lacks()
+	if size == 0 || !s.space.take(size, ballast) {
 		return
 	}
-	if s.makeBallast(size) != nil { // a file system that can't allocate ahead, for example
+	err := s.makeBallast(size)
+	if err != nil {
 		s.space.set(ballast, 0)
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		s.space.want(0) // for this file system can't
 	}
 }
 
@@ -82,12 +82,13 @@ func (s *Store) makeBallast(size int64) error {
 
 // openBallast takes over the ballast of an earlier process, if it is one of this size.
 func (s *Store) openBallast() {
+	size := s.space.lacks()
 	var st unix.Stat_t
 	err := onDescriptor(s.dir, func(dir int) error { return unix.Fstatat(dir, "ballast", &st, unix.AT_SYMLINK_NOFOLLOW) })
 	switch {
 	case err != nil:
-	case st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == s.ballastSize && st.Blocks*512 >= st.Size:
-		s.space.set(ballast, s.ballastSize)
+	case st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == size && st.Blocks*512 >= size:
+		s.space.set(ballast, size)
 	default:
 		_ = s.root.RemoveAll("ballast")
 	}

@@ -32,6 +32,7 @@ type Content struct {
 	*os.File
 	Size     int64
 	Verified time.Time // when it was verified last; zero if that is not known, or it was changed since
+	Mended   bool      // it could not be opened before its permissions were mended; then it does not count as verified
 
 	store  *Store
 	digest digest.Digest
@@ -89,7 +90,7 @@ func (s *Store) openContent(d digest.Digest, path string) (c *Content, err error
 	}
 	c.Size, c.mtime, c.Verified = st.Size, st.Mtim, s.verified(d, &st)
 	if mended {
-		c.Verified = time.Time{}
+		c.Mended, c.Verified = true, time.Time{}
 		_ = setTimes(c.File, leave, unix.Timespec{Nsec: unix.UTIME_NOW})
 	}
 	return c, nil

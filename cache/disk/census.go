@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 // The census counts what was kept at Open while the store is in use already: of a million files that takes seconds, and
@@ -39,6 +40,7 @@ func (s *Store) openCensus() error {
 	}
 	for _, dir := range dirs {
 		s.pending[dir] = make(map[digest.Digest]bool)
+		s.space.move(s.charged(dir), nowhere, sundry)
 	}
 	s.bound = -1
 	if b, err := s.root.ReadFile("bound"); err == nil {
@@ -52,6 +54,16 @@ func (s *Store) openCensus() error {
 		s.space.set(unseen, unbounded)
 	}
 	return nil
+}
+
+// charged is what a directory takes up. It grows with its names, little: that is looked at by the next Open.
+func (s *Store) charged(dir string) int64 {
+	var st unix.Stat_t
+	err := onDescriptor(s.dir, func(fd int) error { return unix.Fstatat(fd, dir, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	if err != nil {
+		return block
+	}
+	return max(block, st.Blocks*512)
 }
 
 // Counted reports whether all that was kept at Open has been counted.
@@ -84,7 +96,8 @@ func (s *Store) Scan(ctx context.Context, found func([]Entry)) error {
 			return errors.Join(append(errs, context.Cause(ctx))...)
 		}
 	}
-	return errors.Join(append(errs, s.closeCensus())...)
+	s.closeCensus()
+	return errors.Join(errs...)
 }
 
 // count counts what was listed of a directory.
@@ -124,15 +137,21 @@ func (s *Store) Meet(d digest.Digest) (size int64, ok bool) {
 }
 
 // closeCensus ends the census if all is counted: then nothing is unseen.
-func (s *Store) closeCensus() error {
+func (s *Store) closeCensus() {
 	s.naming.Lock()
 	defer s.naming.Unlock()
 	if len(s.pending) > 0 {
-		return nil
+		return
 	}
 	s.space.set(unseen, 0)
+	var err error
 	if s.bound < 0 {
-		return s.lower()
+		err = s.lower()
+	} else {
+		err = s.raise() // one that is not of this directory, but of a backup for example, may say too little
 	}
-	return s.raise() // one that is not of this directory, but of a backup for example, may say too little
+	if err != nil { // a disk is full, or read-only; without a bound the next Open knows that it knows nothing
+		_ = s.root.Remove("bound")
+		s.bound = -1
+	}
 }

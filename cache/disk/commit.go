@@ -120,14 +120,17 @@ func (s *Store) remove(d digest.Digest, size int64) error {
 
 // mkdir makes a directory of blobs/, and makes it durable when it is new.
 func (s *Store) mkdir(dir string) error {
-	err := s.root.Mkdir(dir, 0o750)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = s.root.MkdirAll(dir, 0o750)
-	}
-	if err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return nil
+	_, err := s.mending(path.Dir(dir), func() error {
+		err := s.root.Mkdir(dir, 0o750)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = s.root.MkdirAll(dir, 0o750)
 		}
+		return err
+	})
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil
+	case err != nil:
 		return err
 	}
 	s.space.move(block, nowhere, sundry)

@@ -1,6 +1,7 @@
 // Package disk is the data directory: the only code that touches it.
 //
 //	lock                         one process at a time (flock)
+//	ballast                      of no use but to be given up when the disk is full
 //	bound                        how many bytes are kept and reserved at most
 //	index/                       Badger's own, see package index
 //	blobs/sha256/ab/abcd…        complete and verified content
@@ -13,7 +14,7 @@
 //   - bytes are written to it at any offset, and read back from it;
 //   - Park leaves it there for later, with a state that says how far it is; Parked takes it up again, also after a restart;
 //   - Commit makes it durable and gives it its name, in that order: data fsynced, renamed, directory fsynced;
-//   - Remove takes the name away. Who has the file open reads on.
+//   - Evict takes the name away, unless somebody has the file open; Remove does so in any case. Who has it open reads on.
 //
 // So a name below blobs/ stands for content that was verified before (the caller's duty) and is durable: the files are
 // the truth, and whatever else is known about them can be rebuilt. Space is reserved before it is written, rounded up to
@@ -70,12 +71,11 @@ type Store struct {
 	mu       sync.Mutex // guards parkings
 	parkings map[digest.Digest]parking
 
-	ballasting  sync.Mutex // held while the ballast comes or goes
-	ballastSize int64
-	need        int64 // free bytes of the file system that the index needs for what it can't put off
+	ballasting sync.Mutex // held while the ballast comes or goes
 
 	// set by Open
-	coarse    bool // the file system keeps no nanoseconds
+	needs     int64 // free bytes of the file system that the index needs
+	coarse    bool  // the file system keeps no nanoseconds
 	readOnly  bool
 	leftovers int
 }
@@ -83,23 +83,21 @@ type Store struct {
 // Open opens the data directory, creating it if need be, and locks it until Close. Content that has not all landed is
 // parked; leftovers of any other kind are removed. That nothing can be written is no error: what is kept can be read.
 func Open(ctx context.Context, opts Options) (*Store, error) {
-	if err := os.MkdirAll(opts.Dir, 0o750); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
+	err := os.MkdirAll(opts.Dir, 0o750)
 	var st unix.Statfs_t
-	if err := unix.Statfs(opts.Dir, &st); err != nil {
-		return nil, fmt.Errorf("data directory: statfs %s: %w", opts.Dir, err)
+	if err == nil {
+		err = unix.Statfs(opts.Dir, &st)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", opts.Dir, remedy(err))
 	}
 	capacity := int64(st.Blocks) * st.Bsize
 	opts.MinFree = max(opts.MinFree, min(headroom, capacity/8))
 	s := &Store{
 		opts: opts, space: newSpace(opts, capacity), uses: uses{of: make(map[digest.Digest]use)},
-		parkings:    make(map[digest.Digest]parking),
-		ballastSize: ballastSize(capacity, opts.MaxSize), need: ballastSize(capacity, 0) / 2,
-		readOnly: st.Flags&unix.ST_RDONLY != 0,
+		parkings: make(map[digest.Digest]parking), needs: needs(capacity), readOnly: st.Flags&unix.ST_RDONLY != 0,
 	}
-	err := s.openRoot()
-	if err == nil {
+	if err = s.openRoot(); err == nil {
 		err = s.prepare(ctx)
 	}
 	if err != nil {
@@ -118,6 +116,9 @@ func (s *Store) openRoot() (err error) {
 	if err == nil {
 		s.dir, err = s.root.Open(".")
 	}
+	if err == nil {
+		s.mend(".")
+	}
 	return remedy(err)
 }
 
@@ -126,7 +127,7 @@ func remedy(err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return fmt.Errorf("%w: user %d needs to read, write and search it and all that is below it: "+
+	return fmt.Errorf("%w: user %d needs to search what is above it, and to read and write it and all that is below: "+
 		"make that user its owner (chown -R), or run the program as the user that owns it", err, os.Geteuid())
 }
 

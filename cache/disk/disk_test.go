@@ -28,6 +28,9 @@ func open(t *testing.T, opts Options) *Store {
 	return s
 }
 
+// limit is the smallest configured size below which n blocks of content have room in one directory, one content landing at a time.
+func limit(n int64) int64 { return fixed + block + beside + n*block }
+
 func put(t *testing.T, s *Store, content string) digest.Digest {
 	t.Helper()
 	d := digest.FromString(content)
@@ -132,7 +135,7 @@ func TestForeignFilesAreLeftAlone(t *testing.T) {
 }
 
 func TestTheCapIsHard(t *testing.T) {
-	s := open(t, Options{MaxSize: 4 * block})
+	s := open(t, Options{MaxSize: limit(4) + beside}) // two land at once
 	d := put(t, s, "one block")
 	p, err := s.Create(digest.FromString("x"), 3*block)
 	if err != nil {
@@ -155,6 +158,8 @@ func TestTheCapIsHard(t *testing.T) {
 	defer q.Close()
 	p.Discard()
 	q.Discard()
+	p.Close()
+	q.Close()
 	if s.Used() != 0 {
 		t.Errorf("used %d after all is gone", s.Used())
 	}
@@ -319,8 +324,11 @@ func TestRemovedContentIsReadOn(t *testing.T) {
 	if b, err := io.ReadAll(f); err != nil || string(b) != "content" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if s.Has(d) || s.Used() != 0 {
-		t.Errorf("still there, %d bytes used", s.Used())
+	if s.Has(d) || s.Used() != block {
+		t.Errorf("still there, or its blocks are not counted: %d bytes used", s.Used())
+	}
+	if err := f.Close(); err != nil || f.Close() == nil || s.Used() != 0 {
+		t.Errorf("%v: %d bytes used after it was closed", err, s.Used())
 	}
 }
 

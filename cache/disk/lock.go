@@ -16,7 +16,10 @@ const lockPatience = 10 * time.Second
 // read-only, the directory itself is what is locked; so it is always, for the next process may be able to make the file. There are
 // file systems that lock no directories: there the file must do.
 func (s *Store) takeLock(ctx context.Context) (err error) {
-	s.lock, err = s.root.OpenFile("lock", os.O_CREATE|os.O_RDWR, 0o640)
+	_, err = s.mending("lock", func() (err error) {
+		s.lock, err = s.root.OpenFile("lock", os.O_CREATE|os.O_RDWR, 0o640)
+		return err
+	})
 	if err != nil {
 		s.lock, err = s.root.Open("lock")
 	}

@@ -103,7 +103,7 @@ func (p *Partial) reserveBeside(sum int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if more := sum - p.beside; more > 0 {
-		if !p.store.space.take(more, sundry, 0) {
+		if !p.store.space.take(more, sundry) {
 			return ErrFull
 		}
 		p.beside = sum

@@ -66,6 +66,7 @@ type space struct {
 	mu sync.Mutex
 	// guards following
 	sums      [accounts]int64
+	wanted    int64 // what the ballast should have
 	unwritten int64 // how much of landing has no blocks yet
 }
 
@@ -75,6 +76,7 @@ func newSpace(opts Options, capacity int64) *space {
 		maxSize: opts.MaxSize, reserve: whole(min(4<<20, opts.MaxSize/32)), margin: whole(min(1<<30, opts.MaxSize/32)),
 		minFree: opts.MinFree, freeMargin: min(1<<30, capacity/32),
 		free:    func() (int64, error) { return freeSpace(opts.Dir) },
+		wanted:  ballastSize(capacity, opts.MaxSize),
 		pressed: make(chan struct{}, 1),
 	}
 	s.sums[sundry] = fixed
@@ -136,6 +138,20 @@ func (s *space) land(size int64) error {
 		s.press()
 	}
 	return err
+}
+
+// want says what the ballast should have.
+func (s *space) want(sum int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = sum
+}
+
+// lacks is how much of that it has not.
+func (s *space) lacks() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wanted - s.sums[ballast]
 }
 
 // wrote says that so much of what is reserved has blocks now.
@@ -212,13 +228,12 @@ func (s *space) fits(size int64) bool {
 	return s.roomLocked(size, free) != ErrTooLarge
 }
 
-// take takes room for what is no content, such as the ballast, if there is so much that nobody misses it: more than is
-// to be spare.
-func (s *space) take(sum int64, a account, spare int64) bool {
+// take takes room for what is no content, if it can be had without evicting any.
+func (s *space) take(sum int64, a account) bool {
 	free, err := s.free()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil || free-s.unwritten-s.minFree < spare {
+	if err != nil || free-s.unwritten-s.minFree < sum {
 		return false
 	}
 	if s.maxSize > 0 && s.contentLocked()-s.contentsLocked() < sum {
@@ -265,16 +280,17 @@ func (s *space) named() (sum, most int64) {
 	return sum, most
 }
 
-// excessLocked is how many bytes are to be evicted to come below the lower marks. What is unseen can't be: it is left out, and
+// excessLocked is how many bytes are to be evicted to come below the lower marks, with a ballast. What is unseen can't be: it is left out, and
 // with it what there may not even be. Where evicting everything would not leave as much free as is configured, nothing is
 // evicted for that: others have filled the file system, and a cache that is empty helps nobody.
 func (s *space) excessLocked(free int64) int64 {
 	var over, short int64
+	missing := s.wanted - s.sums[ballast]
 	if s.maxSize > 0 {
-		over = s.sums[kept] + s.sums[landing] + s.sums[parked] + s.margin - s.contentLocked()
+		over = s.sums[kept] + s.sums[landing] + s.sums[parked] - s.contentLocked() + s.margin + missing
 	}
 	if lacking := s.minFree - (free - s.unwritten); lacking <= s.sums[kept]+s.sums[parked] {
-		short = lacking + s.freeMargin
+		short = lacking + s.freeMargin + missing
 	}
 	return max(0, over, short)
 }

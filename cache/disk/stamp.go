@@ -74,7 +74,7 @@ func setTimes(f *os.File, atime, mtime unix.Timespec) error {
 func isCoarse(f *os.File) bool {
 	const odd = 123456789
 	var st unix.Stat_t
-	err := setTimes(f, leave, unix.Timespec{Sec: 1e9, Nsec: odd})
+	err := setTimes(f, leave, timespec(time.Unix(time.Now().Unix(), odd)))
 	if err == nil {
 		err = onDescriptor(f, func(fd int) error { return unix.Fstat(fd, &st) })
 	}

@@ -1,0 +1,231 @@
+package disk
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+func TestWhatIsOpenIsNotEvicted(t *testing.T) {
+	s := open(t, Options{})
+	p, err := s.Create(digest.FromString("content"), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WriteAt([]byte("content"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	d := p.digest
+	evict := func(want error) {
+		t.Helper()
+		if err := s.Evict(d, 7); !errors.Is(err, want) {
+			t.Errorf("evicted: %v", err)
+		}
+	}
+	evict(ErrInUse) // its fill's readers follow the file
+	again, err := p.Reopen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	evict(ErrInUse)
+	c, err := s.Blob(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	again.Close() // counts once
+	evict(ErrInUse)
+	c.Close()
+	evict(nil)
+	if s.Has(d) || s.Used() != 0 || len(s.uses.of) != 0 {
+		t.Errorf("%d bytes used, in use: %v", s.Used(), s.uses.of)
+	}
+}
+
+// TestWhatCantBeOpenedIsNotInUse looks at a failed open of each kind.
+func TestWhatCantBeOpenedIsNotInUse(t *testing.T) {
+	s := open(t, Options{MaxSize: limit(1)})
+	d := digest.FromString("content")
+	if _, err := s.Blob(d); err == nil {
+		t.Error("opened what is not there")
+	}
+	if err := s.mkdir(blobDir(d)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.root.Mkdir(blobPath(d), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Blob(d); err == nil {
+		t.Error("opened a directory")
+	}
+	if _, err := s.Create(d, 1<<20); err == nil {
+		t.Error("created what has no room")
+	}
+	if len(s.uses.of) != 0 {
+		t.Errorf("in use: %v", s.uses.of)
+	}
+}
+
+// crew does what the cache does to a store, and looks after each step whether the accounts are right.
+type crew struct {
+	t        *testing.T
+	s        *Store
+	dir      string
+	contents [][]byte
+	kept     map[digest.Digest]int64
+	landing  map[digest.Digest]*Partial
+	open     []*Content
+	ended    []*Partial
+}
+
+// occupied is how many bytes the data directory takes, with files that have no name any more but are open.
+func (c *crew) occupied() (sum int64) {
+	seen := make(map[uint64]bool)
+	count := func(info fs.FileInfo, err error) {
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if st := info.Sys().(*syscall.Stat_t); !seen[st.Ino] {
+			seen[st.Ino] = true
+			sum += st.Blocks * 512
+		}
+	}
+	if err := filepath.WalkDir(c.dir, func(_ string, e fs.DirEntry, err error) error {
+		if err == nil {
+			count(e.Info())
+		}
+		return err
+	}); err != nil {
+		c.t.Fatal(err)
+	}
+	for _, f := range c.open {
+		count(f.Stat())
+	}
+	for _, p := range c.ended {
+		count(p.Stat())
+	}
+	return sum
+}
+
+func (c *crew) step(rnd *rand.Rand) {
+	content := c.contents[rnd.IntN(len(c.contents))]
+	d, size := digest.FromBytes(content), int64(len(content))
+	p := c.landing[d]
+	switch op := rnd.IntN(9); {
+	case op == 0 && p == nil:
+		if p, _, _, ok := c.s.Parked(d); ok {
+			c.landing[d] = p
+		} else if p, err := c.s.Create(d, size); err == nil {
+			c.landing[d] = p
+		}
+	case op == 1 && p != nil:
+		if _, err := p.WriteAt(content[:1+rnd.IntN(len(content))], 0); err != nil {
+			c.t.Fatal(err)
+		}
+	case op == 2 && p != nil:
+		c.end(d, p, rnd.IntN(3))
+	case op == 3:
+		if f, err := c.s.Blob(d); err == nil {
+			c.open = append(c.open, f)
+		}
+	case op == 4 && len(c.open) > 0:
+		i := rnd.IntN(len(c.open))
+		c.open[i].Close()
+		c.open = append(c.open[:i], c.open[i+1:]...)
+	case op == 5 && len(c.ended) > 0:
+		c.ended[0].Close()
+		c.ended = c.ended[1:]
+	case op == 6 && c.kept[d] > 0:
+		if c.s.Evict(d, size) == nil {
+			delete(c.kept, d)
+		}
+	case op == 7 && c.kept[d] > 0:
+		if err := c.s.Remove(d, size); err != nil {
+			c.t.Fatal(err)
+		}
+		delete(c.kept, d)
+	case op == 8:
+		c.s.DropOldestParked()
+	}
+}
+
+// end ends the landing in one of the three ways.
+func (c *crew) end(d digest.Digest, p *Partial, how int) {
+	var err error
+	switch how {
+	case 0:
+		err = p.Commit()
+	case 1:
+		err = p.Park(bytes.Repeat([]byte("s"), 5000)) // there may be no room for such a state: then it was discarded
+		if errors.Is(err, ErrFull) {
+			err = nil
+		}
+	default:
+		p.Discard()
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	delete(c.landing, d)
+	c.ended = append(c.ended, p)
+}
+
+// TestNothingOnDiskIsUncounted does many things at random below a small cap, and looks at what the files take up after each.
+func TestNothingOnDiskIsUncounted(t *testing.T) {
+	contents := make([][]byte, 6)
+	for i := range contents {
+		contents[i] = bytes.Repeat([]byte{byte(i)}, 3000*(i+1))
+	}
+	for seed := range uint64(25) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		c := &crew{t: t, dir: t.TempDir(), contents: contents, kept: make(map[digest.Digest]int64), landing: make(map[digest.Digest]*Partial)}
+		c.s = open(t, Options{Dir: c.dir, MaxSize: 50 * block, Made: func(d digest.Digest, size int64) { c.kept[d] = size }})
+		for step := range 200 {
+			c.step(rnd)
+			counted := c.s.Used() + c.s.space.of(sundry)
+			if is := c.occupied(); is > counted || counted > c.s.space.maxSize {
+				t.Fatalf("seed %d, step %d: %d bytes are counted, %d taken up", seed, step, counted, is)
+			}
+		}
+		c.finish()
+	}
+}
+
+// finish ends all that is under way, and removes all that is kept.
+func (c *crew) finish() {
+	for d, p := range c.landing {
+		c.end(d, p, 2)
+	}
+	for _, p := range c.ended {
+		p.Close()
+	}
+	for _, f := range c.open {
+		f.Close()
+	}
+	for d, size := range c.kept {
+		if err := c.s.Evict(d, size); err != nil {
+			c.t.Error(err)
+		}
+	}
+	for c.s.DropOldestParked() {
+	}
+	dirs, err := os.ReadDir(filepath.Join(c.dir, "blobs", "sha256"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.t.Error(err)
+	}
+	if sums := c.s.space.sums; c.s.Used() != 0 || c.s.space.unwritten != 0 || len(c.s.uses.of) > 0 || sums[sundry] != fixed+int64(len(dirs))*block {
+		c.t.Errorf("all is gone, but the accounts say %v, %d to be written, in use %v", sums, c.s.space.unwritten, c.s.uses.of)
+	}
+	c.s.Close()
+}
