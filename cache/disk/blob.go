@@ -71,27 +71,28 @@ func (s *Store) openContent(d digest.Digest, path string) (c *Content, err error
 			s.endUse(d)
 		}
 	}()
-	c = &Content{store: s, digest: d}
-	mended, err := s.mending(path, func() (err error) {
-		c.File, err = s.open(path, os.O_RDONLY, 0)
-		return err
-	})
+	f, err := s.open(path, os.O_RDONLY, 0)
+	mended := errors.Is(err, fs.ErrPermission) && s.mend(path)
+	if mended {
+		f, err = s.open(path, os.O_RDONLY, 0)
+	}
 	if err != nil {
 		return nil, err
 	}
 	var st unix.Stat_t
-	err = onDescriptor(c.File, func(fd int) error { return unix.Fstat(fd, &st) })
+	err = onDescriptor(f, func(fd int) error { return unix.Fstat(fd, &st) })
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
 		err = fmt.Errorf("%s is not a regular file", path)
 	}
 	if err != nil {
-		c.File.Close()
+		f.Close()
 		return nil, err
 	}
-	c.Size, c.mtime, c.Verified = st.Size, st.Mtim, s.verified(d, &st)
+	c = &Content{File: f, Size: st.Size, Mended: mended, store: s, digest: d, mtime: st.Mtim}
 	if mended {
-		c.Mended, c.Verified = true, time.Time{}
-		_ = setTimes(c.File, leave, unix.Timespec{Nsec: unix.UTIME_NOW})
+		_ = setTimes(f, leave, unix.Timespec{Nsec: unix.UTIME_NOW})
+	} else {
+		c.Verified = s.verified(d, &st)
 	}
 	return c, nil
 }

@@ -176,7 +176,9 @@ func blobDir(d digest.Digest) string {
 	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2]
 }
 
-func blobPath(d digest.Digest) string { return blobDir(d) + "/" + d.Encoded() }
+func blobPath(d digest.Digest) string {
+	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2] + "/" + d.Encoded()
+}
 
 func partialPath(d digest.Digest) string {
 	return "partial/" + d.Algorithm().String() + "-" + d.Encoded()
