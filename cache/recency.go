@@ -110,7 +110,7 @@ func (r *recency) add(d digest.Digest, size int64) {
 func (r *recency) touch(d digest.Digest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.policy.Touch(d) && r.early != nil {
+	if known, _ := r.policy.Touch(d); !known && r.early != nil {
 		r.early[d] = true
 	}
 }

@@ -15,7 +15,7 @@ func filled() (*Policy, []digest.Digest) {
 	p, some := New(), make([]digest.Digest, 0, 1<<14)
 	for i := range million {
 		d := numbered(i)
-		p.Add(d, 1)
+		p.Add(d, large)
 		if i%61 == 0 && len(some) < cap(some) {
 			some = append(some, d)
 		}
@@ -48,7 +48,7 @@ func BenchmarkReplace(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		p.Add(fresh[i%len(fresh)], 1)
+		p.Add(fresh[i%len(fresh)], large)
 		p.TakeVictim()
 	}
 }
@@ -63,7 +63,7 @@ func BenchmarkFill(b *testing.B) {
 		before := heap()
 		p := New()
 		for _, d := range digests {
-			p.Add(d, 1)
+			p.Add(d, large)
 		}
 		nodes := len(p.nodes) * chunk * int(unsafe.Sizeof(node{}))
 		b.ReportMetric(float64(heap()-before)/million, "heap-B/blob")

@@ -12,29 +12,128 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// model is the slow and obvious policy: what goes first stands first.
-type model struct{ used, found []Entry }
+// model is the slow and obvious policy: of each ring, what goes first stands first.
+type model struct {
+	rings  [heads][]*known
+	period uint32
+}
 
-func (m *model) take(d digest.Digest) (e Entry, ok bool) {
-	for _, ring := range []*[]Entry{&m.used, &m.found} {
-		if i := slices.IndexFunc(*ring, func(e Entry) bool { return e.Digest == d }); i >= 0 {
-			e = (*ring)[i]
-			*ring = slices.Delete(*ring, i, i+1)
-			return e, true
+type known struct {
+	Entry
+	laps int
+}
+
+func (k *known) firstLaps() int {
+	if k.Size <= small {
+		return mostLaps
+	}
+	return 0
+}
+
+func (m *model) find(d digest.Digest) (k *known, ring int) {
+	for ring, all := range m.rings {
+		for _, k := range all {
+			if k.Digest == d {
+				return k, ring
+			}
 		}
 	}
-	return Entry{}, false
+	return nil, -1
 }
 
-func (m *model) touch(d digest.Digest) bool {
-	e, ok := m.take(d)
-	if ok {
-		m.used = append(m.used, e)
+func (m *model) take(d digest.Digest) *known {
+	k, ring := m.find(d)
+	if k != nil {
+		m.rings[ring] = slices.DeleteFunc(m.rings[ring], func(other *known) bool { return other == k })
 	}
-	return ok
+	return k
 }
 
-func (m *model) all() []Entry { return append(slices.Clone(m.found), m.used...) }
+func (m *model) move(d digest.Digest, ring int) {
+	k := m.take(d)
+	m.rings[ring] = append(m.rings[ring], k)
+}
+
+func (m *model) insert(d digest.Digest, size int64, used uint32, ring int) {
+	k := &known{Entry: Entry{Digest: d, Size: size, Used: used}}
+	k.laps = k.firstLaps()
+	m.rings[ring] = append(m.rings[ring], k)
+}
+
+func (m *model) touch(d digest.Digest) (is, first bool) {
+	k, ring := m.find(d)
+	if k == nil {
+		return false, false
+	}
+	first = k.Used != m.period
+	k.Used = m.period
+	k.laps = min(k.laps+1, mostLaps)
+	if ring == demoted || ring == found || ring == fresh {
+		m.move(d, fresh)
+	}
+	return true, first
+}
+
+func (m *model) demote(d digest.Digest, notSince uint32) bool {
+	k, ring := m.find(d)
+	if k == nil || ring == pinned || k.Used > notSince {
+		return false
+	}
+	if k.laps = k.firstLaps(); ring != demoted {
+		m.move(d, demoted)
+	}
+	return true
+}
+
+func (m *model) pin(d digest.Digest, is bool) {
+	switch k, ring := m.find(d); {
+	case k == nil:
+	case is && ring != pinned:
+		m.move(d, pinned)
+	case !is && ring == pinned:
+		m.move(d, fresh)
+	}
+}
+
+func (m *model) takeVictim() *known {
+	for _, ring := range []int{demoted, found} {
+		if all := m.rings[ring]; len(all) > 0 {
+			return m.take(all[0].Digest)
+		}
+	}
+	for len(m.rings[fresh])+len(m.rings[proven]) > 0 {
+		ring := fresh
+		if len(m.rings[fresh]) == 0 || sum(m.rings[fresh]) < sum(m.rings[proven]) {
+			ring = proven
+		}
+		switch k := m.rings[ring][0]; {
+		case k.laps == 0:
+			return m.take(k.Digest)
+		case ring == fresh:
+			k.laps = k.firstLaps()
+			m.move(k.Digest, proven)
+		default:
+			k.laps--
+			m.move(k.Digest, proven)
+		}
+	}
+	return nil
+}
+
+// settle moves what is found still before all that is fresh.
+func (m *model) settle(d digest.Digest) {
+	if _, ring := m.find(d); ring == found {
+		k := m.take(d)
+		m.rings[fresh] = append([]*known{k}, m.rings[fresh]...)
+	}
+}
+
+func sum(all []*known) (bytes int64) {
+	for _, k := range all {
+		bytes += k.Size
+	}
+	return bytes
+}
 
 // content is the digest of one of some hundred: of every algorithm, and some that differ only where a node does not look.
 func content(i byte) digest.Digest {
@@ -52,87 +151,114 @@ func content(i byte) digest.Digest {
 
 // run carries out what the bytes say, on a policy and on its model, and compares.
 func run(t *testing.T, script []byte) {
-	p, m := New(), &model{}
+	p, m := New(), &model{period: 1}
 	var refs []Ref // of what was adopted, and is settled in any order
-	adopting := make(map[Ref]digest.Digest)
-	for len(script) >= 2 {
-		d, size := content(script[1]), int64(script[1])<<36
-		switch op := script[0] % 8; op {
-		case 0, 1:
+	adopting, as := make(map[Ref]digest.Digest), make(map[digest.Digest]Ref)
+	for ; len(script) >= 2; script = script[2:] {
+		op, arg := script[0], script[1]
+		d := content(arg)
+		size := int64(arg&3) << (10 * (arg >> 2 & 3)) // 0, small or large
+		switch op % 14 {
+		case 0, 1, 2:
 			p.Add(d, size)
-			if !m.touch(d) {
-				m.used = append(m.used, Entry{d, size})
+			if is, _ := m.touch(d); !is {
+				m.insert(d, size, m.period, fresh)
 			}
-		case 2:
-			if p.Touch(d) != m.touch(d) {
-				t.Fatal("touch")
+		case 3, 4:
+			known, first := p.Touch(d)
+			if is, wanted := m.touch(d); known != is || first != wanted {
+				t.Fatalf("touch: %v %v", known, first)
 			}
-		case 3:
+		case 5:
 			got, ok := p.Take(d)
-			if want, known := m.take(d); got != want || ok != known {
-				t.Fatalf("took %v %v, want %v %v", got, ok, want, known)
-			}
-		case 4:
-			if all := m.all(); len(all) > 0 {
-				m.take(all[0].Digest)
-				if got, ok := p.TakeVictim(); !ok || got != all[0] {
-					t.Fatalf("victim %v %v, want %v", got, ok, all[0])
-				}
-			} else if e, ok := p.TakeVictim(); ok {
-				t.Fatalf("victim %v of none", e)
-			}
-		case 5, 6:
+			same(t, got, ok, m.take(d))
+		case 6, 7:
+			got, ok := p.TakeVictim()
+			same(t, got, ok, m.takeVictim())
+		case 8, 9:
 			r, ok := p.Adopt(d, size)
-			if ok == slices.Contains(m.all(), Entry{d, size}) {
+			if k, _ := m.find(d); ok != (k == nil) {
 				t.Fatalf("adopted: %v", ok)
 			}
 			if ok {
-				m.found = append(m.found, Entry{d, size})
+				m.insert(d, size, 0, found)
 				refs = append(refs, r)
-				adopting[r] = d
+				adopting[r], as[d] = d, r
 			}
-		case 7:
-			if slices.Sort(refs); script[1]%2 == 0 {
+		case 10:
+			if slices.Sort(refs); arg%2 == 0 {
 				slices.Reverse(refs)
 			}
 			p.Settle(refs)
 			for _, r := range refs {
-				m.settle(adopting[r])
+				if d := adopting[r]; as[d] == r { // and was not adopted once more, as another
+					m.settle(d)
+				}
 			}
 			refs = refs[:0]
+		case 11:
+			p.Turn()
+			m.period++
+		case 12:
+			is := op < 128
+			p.Pin(d, is)
+			m.pin(d, is)
+		case 13:
+			since := m.period - min(m.period, uint32(op/14)%3)
+			if got := p.Demote(d, since); got != m.demote(d, since) {
+				t.Fatalf("demoted: %v", got)
+			}
 		}
-		script = script[2:]
 		compare(t, p, m)
 	}
-	for want := range slices.Values(m.all()) {
-		if got, _ := p.TakeVictim(); got != want {
-			t.Fatalf("at the end %v, want %v", got, want)
-		}
-	}
-	if p.Len() != 0 || p.Bytes() != 0 || len(p.long) > 0 {
-		t.Errorf("%d of %d bytes are left, %d of them long", p.Len(), p.Bytes(), len(p.long))
-	}
+	empty(t, p, m)
 }
 
-// settle moves what is found still before all that is used.
-func (m *model) settle(d digest.Digest) {
-	if slices.ContainsFunc(m.found, func(e Entry) bool { return e.Digest == d }) {
-		e, _ := m.take(d)
-		m.used = append([]Entry{e}, m.used...)
+// same compares what was taken. Nothing is nil.
+func same(t *testing.T, got Entry, ok bool, want *known) {
+	t.Helper()
+	if ok != (want != nil) || ok && got != want.Entry {
+		t.Fatalf("took %v %v, want %v", got, ok, want)
 	}
 }
 
 func compare(t *testing.T, p *Policy, m *model) {
 	t.Helper()
-	var bytes int64
-	for _, e := range m.all() {
-		bytes += e.Size
-		if !p.Has(e.Digest) {
-			t.Fatalf("%v is not known", e)
+	n, bytes := 0, int64(0)
+	for ring, all := range m.rings {
+		n += len(all)
+		bytes += sum(all)
+		if r := p.rings[ring]; r.len != len(all) || r.bytes != sum(all) {
+			t.Fatalf("ring %d: %v, want %d", ring, r, len(all))
+		}
+		for _, k := range all {
+			if !p.Has(k.Digest) {
+				t.Fatalf("%v is not known", k)
+			}
 		}
 	}
-	if p.Len() != len(m.all()) || p.Bytes() != bytes {
-		t.Fatalf("%d of %d bytes, want %d of %d", p.Len(), p.Bytes(), len(m.all()), bytes)
+	if p.Len() != n || p.Bytes() != bytes || p.Pinned() != len(m.rings[pinned]) {
+		t.Fatalf("%d of %d bytes, want %d of %d", p.Len(), p.Bytes(), n, bytes)
+	}
+}
+
+// empty takes all: what is no victim has to be taken by name.
+func empty(t *testing.T, p *Policy, m *model) {
+	t.Helper()
+	for want := m.takeVictim(); want != nil; want = m.takeVictim() {
+		got, ok := p.TakeVictim()
+		same(t, got, ok, want)
+	}
+	if e, ok := p.TakeVictim(); ok {
+		t.Fatalf("victim %v of none", e)
+	}
+	for len(m.rings[pinned]) > 0 {
+		want := m.take(m.rings[pinned][0].Digest)
+		got, ok := p.Take(want.Digest)
+		same(t, got, ok, want)
+	}
+	if p.Len() != 0 || p.Bytes() != 0 || len(p.long) > 0 {
+		t.Errorf("%d of %d bytes are left, %d of them long", p.Len(), p.Bytes(), len(p.long))
 	}
 }
 
@@ -148,8 +274,9 @@ func TestPolicyIsItsModel(t *testing.T) {
 }
 
 func FuzzPolicy(f *testing.F) {
-	f.Add([]byte{5, 1, 5, 3, 2, 1, 7, 0, 4, 0, 4, 0})
-	f.Add([]byte{0, 2, 0, 3, 3, 2, 0, 7, 4, 0, 5, 2, 7, 1})
+	f.Add([]byte{8, 1, 8, 3, 3, 1, 10, 0, 6, 0, 6, 0})
+	f.Add([]byte{0, 2, 0, 3, 5, 2, 0, 7, 6, 0, 8, 2, 10, 1})
+	f.Add([]byte{0, 13, 3, 13, 0, 14, 0, 15, 6, 0, 12, 14, 11, 0, 13, 15, 3, 15, 6, 0, 6, 0})
 	f.Fuzz(run)
 }
 
@@ -158,7 +285,7 @@ func TestManyComeAndGo(t *testing.T) {
 	p := New()
 	const n = 100_000
 	for i := range n {
-		p.Add(numbered(i), 1)
+		p.Add(numbered(i), large)
 		if i >= n/4 {
 			if e, ok := p.TakeVictim(); !ok || e.Digest != numbered(i-n/4) {
 				t.Fatalf("%d: victim %v", i, e)
