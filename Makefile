@@ -6,7 +6,7 @@ STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE := $(if $(shell command -v $${CC:-cc} || command -v gcc),-race)
 
 # Modules of their own, so that what they need never reaches the product.
-MODULES = . e2e e2e/bench/million e2e/chart e2e/containerd2
+MODULES = . e2e e2e/bench/million e2e/bench/replay e2e/chart e2e/containerd2
 
 .PHONY: build run demo test e2e bench check fuzz help
 
@@ -22,14 +22,16 @@ demo: ## see it work: a registry, entrepot, four scenes; no internet but for Go 
 test: ## all tests that need neither root nor other programs
 	@$(if $(RACE),,echo 'no C compiler: testing without the race detector')
 	go test $(RACE) -count=1 ./...
+	cd e2e/bench/replay && go test -count=1 ./...
 
 e2e: ## real clients before a real registry; needs root, installs what it needs on Debian
 	sh e2e/install.sh
 	cd e2e && go test -count=1 -timeout 20m ./...
 	cd e2e/chart && go test -count=1 ./...
 
-bench: ## benchmarks of the hot paths, then entrepot beside its peers (needs Linux)
+bench: ## benchmarks of the hot paths, what goes first, then entrepot beside its peers (needs Linux)
 	go test -run '^$$' -bench . -benchmem ./...
+	cd e2e/bench/replay && go run .
 	cd e2e && go run ./bench
 
 check: ## format, vet, staticcheck, which package may import which
