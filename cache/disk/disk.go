@@ -172,6 +172,17 @@ func (s *Store) ReadOnly() bool { return s.readOnly }
 // Dir is the path of a directory of another package's below the data directory.
 func (s *Store) Dir(name string) string { return filepath.Join(s.opts.Dir, name) }
 
+// Probe writes a small file, durably, and removes it: whether anything can be written at all.
+func (s *Store) Probe() error {
+	const name = "partial/probe"
+	f, err := s.createFile(name, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write([]byte("probe\n"))
+	return errors.Join(err, f.Sync(), f.Close(), s.root.Remove(name))
+}
+
 func blobDir(d digest.Digest) string {
 	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()[:2]
 }

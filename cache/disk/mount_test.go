@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -160,7 +161,7 @@ func TestRootedPruning(t *testing.T) {
 		t.Errorf("%d bytes are free, %d are needed, %v", free, s.needs, err)
 	}
 	found, err := scan(t, s)
-	if err != nil || s.Used() != int64(len(found))<<20 || len(found) < 20 {
+	if err != nil || s.Used() != int64(len(found))*blocks(1<<20) || len(found) < 20 {
 		t.Errorf("found %d, %d bytes used, %v", len(found), s.Used(), err)
 	}
 }
@@ -289,4 +290,30 @@ func TestRootedReadOnly(t *testing.T) {
 	} else {
 		p.Close()
 	}
+}
+
+// TestRootedForeignFiles reads what belongs to somebody else, who alone may ask that its time of use is left alone.
+func TestRootedForeignFiles(t *testing.T) {
+	s := open(t, Options{})
+	d := put(t, s, "content")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with this
+		if err := errors.Join(unix.Fchmod(int(s.dir.Fd()), 0o755), s.root.Chmod("blobs", 0o755), s.root.Chmod("blobs/sha256", 0o755),
+			s.root.Chmod(blobDir(d), 0o755), s.root.Chmod(blobPath(d), 0o644), unix.Setfsuid(65534)); err != nil {
+			t.Error(err)
+			return
+		}
+		c, err := s.Blob(d)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		if c.Mended || c.Verified.IsZero() || s.Stamp(c, time.Now()) == nil {
+			t.Errorf("mended: %v, verified %v, or stamped by who may not", c.Mended, c.Verified)
+		}
+	}()
+	<-done
 }

@@ -54,9 +54,9 @@ const (
 // space is who has taken how much of the room that there is. All sums are in bytes, and, but for unwritten and what the index
 // says, in whole blocks.
 //
-// Two limits are hard: content is refused what would leave less than reserve below maxSize, and less than minFree on the file
-// system. The reserve is the index's: it can grow a little although content has taken all that it may. margin and freeMargin
-// before these limits lie the lower marks, above which somebody should evict.
+// Two limits are hard: content is refused what would leave less than reserve below maxSize, or less than minFree on the file
+// system. The reserve is the index's: it can grow a little although content has taken all that it may. The lower marks, above which
+// somebody should evict, lie margin and freeMargin before these limits.
 type space struct {
 	maxSize, reserve, margin int64 // maxSize 0: no limit
 	minFree, freeMargin      int64
@@ -83,7 +83,15 @@ func newSpace(opts Options, capacity int64) *space {
 	return s
 }
 
-func blocks(size int64) int64 { return whole(size + block - 1) }
+// blocks is what content of that size takes up at most: its blocks, and, if it is larger than what a file system notes in its
+// inode whatever the order in which it is written, those that say where its blocks are. On ext4 one of them is enough for 340 pieces.
+func blocks(size int64) int64 {
+	sum := whole(size + block - 1)
+	if size > 256<<10 {
+		sum += (size/(128<<20) + 1) * block
+	}
+	return sum
+}
 
 // whole is size less what is not a whole block.
 func whole(size int64) int64 { return size / block * block }

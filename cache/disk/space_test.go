@@ -55,7 +55,7 @@ func TestTheLowerMarkIsToldOf(t *testing.T) {
 		t.Errorf("%d bytes are too many below the mark", v.excess())
 	}
 	v.keep(t, 4<<20)
-	if want := int64(119<<20 + fixed - (limit - 12<<20)); v.excess() != want || !v.isPressed() || v.isPressed() {
+	if want := blocks(115<<20) + blocks(4<<20) + fixed - (limit - 12<<20); v.excess() != want || !v.isPressed() || v.isPressed() {
 		t.Errorf("%d bytes are too many, not %d", v.excess(), want)
 	}
 	v.want(0)
@@ -88,7 +88,7 @@ func TestFreeSpaceHasALowerMark(t *testing.T) {
 func TestTheIndexHasAReserve(t *testing.T) {
 	const limit = 128 << 20
 	v := newVolume(Options{MaxSize: limit}, 1<<40)
-	v.keep(t, limit-4<<20-fixed-beside)
+	v.keep(t, limit-4<<20-fixed-beside-block) // and what says where its blocks are
 	if err := v.land(1); !errors.Is(err, ErrFull) || !v.isPressed() {
 		t.Errorf("content takes the reserve: %v", err)
 	}
@@ -100,7 +100,7 @@ func TestTheIndexHasAReserve(t *testing.T) {
 		t.Error("what the index occupies does not stand for what it claimed")
 	}
 	v.move(32<<20, kept, nowhere)
-	if v.set(index, 31<<20); v.land(6<<20) == nil || v.land(1<<20) != nil {
+	if v.set(index, 31<<20); v.land(6<<20) == nil || v.land(1<<19) != nil {
 		t.Error("the index does not count")
 	}
 }

@@ -3,10 +3,12 @@ package disk
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -228,4 +230,42 @@ func (c *crew) finish() {
 		c.t.Errorf("all is gone, but the accounts say %v, %d to be written, in use %v", sums, c.s.space.unwritten, c.s.uses.of)
 	}
 	c.s.Close()
+}
+
+// TestEvictionMeetsReaders has content evicted, damaged and put while it is being opened: in the end nothing is counted that is gone.
+func TestEvictionMeetsReaders(t *testing.T) {
+	s := open(t, Options{MaxSize: limit(8)})
+	content := []byte("content")
+	d := digest.FromBytes(content)
+	var known sync.Mutex // so that what is kept is removed once, as the cache does
+	for range 300 {
+		var wg sync.WaitGroup
+		for i := range 4 {
+			wg.Go(func() {
+				if c, err := s.Blob(d); err == nil {
+					if b, err := io.ReadAll(c); err != nil || !bytes.Equal(b, content) {
+						t.Errorf("%q, %v", b, err)
+					}
+					c.Close()
+				}
+			})
+			wg.Go(func() {
+				known.Lock()
+				defer known.Unlock()
+				if s.Put(d, content) != nil {
+					t.Error("not put")
+				}
+				if i%2 == 0 && s.Evict(d, 7) == nil {
+					return
+				}
+				if err := s.Remove(d, 7); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if s.Used() != 0 || len(s.uses.of) != 0 {
+			t.Fatalf("%d bytes are used, in use: %v", s.Used(), s.uses.of)
+		}
+	}
 }
