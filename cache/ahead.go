@@ -262,7 +262,7 @@ func (a *ahead) layers(ctx context.Context, repo Repository, layers []ocispec.De
 func (a *ahead) blob(ctx context.Context, repo Repository, desc ocispec.Descriptor) {
 	d := desc.Digest
 	r, ok := a.willing(repo.Registry)
-	if !ok || a.c.disk.Has(d) || a.c.fills.InFlight(d) || !a.c.disk.Fits(desc.Size) || ctx.Err() != nil {
+	if !ok || a.c.keeper.Has(d) || a.c.fills.InFlight(d) || !a.c.keeper.Fits(desc.Size) || ctx.Err() != nil {
 		return
 	}
 	ended, ok := a.expect(d)
@@ -289,7 +289,7 @@ func (a *ahead) blob(ctx context.Context, repo Repository, desc ocispec.Descript
 	}
 	a.failed(r, began, err)
 	if !joined && !errors.Is(err, fill.ErrKept) {
-		a.count(repo, "blob", a.c.disk.Has(d))
+		a.count(repo, "blob", a.c.keeper.Has(d))
 	}
 }
 

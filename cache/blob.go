@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 
 	"github.com/opencontainers/go-digest"
-	"go.uber.org/zap"
 
 	"github.com/entrepot/entrepot/cache/fill"
 	"github.com/entrepot/entrepot/upstream"
@@ -48,7 +46,7 @@ func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest, part
 	}
 	src := source{c, r, repo, d}
 	for range 2 { // the second time when the fill finds it kept meanwhile
-		if b, ok := c.keptBlob(d, t.Size); ok {
+		if b, ok := c.keptBlob(ctx, d); ok {
 			return c.grant(ctx, t, b)
 		}
 		if b, ok := c.passing(ctx, t, src, part); ok {
@@ -92,64 +90,42 @@ func (c *Cache) grant(ctx context.Context, t title, b *Blob) (*Blob, error) {
 	return b, nil
 }
 
-// keptBlob opens a blob that is kept, unless it turns out to be damaged. size is what it is said to have, or -1.
-func (c *Cache) keptBlob(d digest.Digest, size int64) (*Blob, bool) {
+// keptBlob opens a blob that is kept, unless it turns out to be damaged.
+func (c *Cache) keptBlob(ctx context.Context, d digest.Digest) (*Blob, bool) {
 	if s, ok := c.remembered(d); ok {
 		return s.blob(), true
 	}
-	f, is, ok := c.keptFile(d, size)
+	f, ok := c.keeper.Blob(ctx, d)
 	if !ok {
 		return nil, false
 	}
-	if is <= maxSmallBlob {
+	if f.Size <= maxSmallBlob {
 		defer f.Close()
-		s, ok := c.readSmall(d, f, is)
+		s, ok := c.readSmall(d, f, f.Size)
 		if !ok {
 			return nil, false
 		}
 		return s.blob(), true
 	}
-	return &Blob{Content: f, Size: is, Verdict: Verdict{Outcome: Hit}, close: f.Close}, true
+	b := &Blob{Content: f.File, Size: f.Size, Verdict: Verdict{Outcome: Hit}, close: f.Close}
+	if c.keeper.Due(f) {
+		w := c.keeper.Watch(f, d)
+		b.Content, b.close = w, w.Close
+	}
+	return b, true
 }
 
-// keptSize returns the size of a blob that is kept. Its content is not looked at, unless it has another size than is said.
-func (c *Cache) keptSize(d digest.Digest, size int64) (is int64, ok bool) {
+// keptSize returns the size of a blob that is kept.
+func (c *Cache) keptSize(ctx context.Context, d digest.Digest) (is int64, ok bool) {
 	if s, ok := c.remembered(d); ok {
 		return int64(len(s.body)), true
 	}
-	f, is, ok := c.keptFile(d, size)
-	if ok {
-		f.Close()
+	f, ok := c.keeper.Blob(ctx, d)
+	if !ok {
+		return 0, false
 	}
-	return is, ok
-}
-
-// keptFile opens the file of a blob, unless its size shows that it is damaged.
-func (c *Cache) keptFile(d digest.Digest, size int64) (f *os.File, is int64, ok bool) {
-	f, is, err := c.disk.Blob(d)
-	if err == nil && size >= 0 && is != size && !verifies(f, d) { // what is said of it may also be wrong
-		f.Close()
-		c.drop(d, "its file is damaged")
-		return nil, 0, false
-	}
-	if err != nil {
-		if c.disk.Has(d) {
-			c.log.Warn("kept blob can't be read", zap.Stringer("digest", d), zap.Error(err))
-		}
-		return nil, 0, false
-	}
-	c.recency.touch(d)
-	return f, is, true
-}
-
-// verifies reads a file to its end and reports whether it is what the digest stands for. The file stands at its start then.
-func verifies(f *os.File, d digest.Digest) bool {
-	v := d.Verifier()
-	if _, err := io.Copy(v, f); err != nil || !v.Verified() {
-		return false
-	}
-	_, err := f.Seek(0, io.SeekStart)
-	return err == nil
+	defer f.Close()
+	return f.Size, true
 }
 
 // StatBlob returns the size of a blob without transferring it.
@@ -160,7 +136,7 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repository, d digest.Digest) 
 	}
 	t, err := c.title(ctx, r, repo, d)
 	if err == nil && t.proven && !t.asked {
-		if is, ok := c.keptSize(d, t.Size); ok {
+		if is, ok := c.keptSize(ctx, d); ok {
 			return is, Verdict{Outcome: Hit}, nil
 		}
 		if reader, ok, err := c.fills.Attach(ctx, d); ok && err == nil {

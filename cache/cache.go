@@ -1,7 +1,7 @@
 // Package cache decides what is served from where: what is kept, what is fresh, who may have it. It is the one door that
 // the proxy knocks on.
 //
-// Content (blobs and manifests alike) lies in files under its digest, see package disk; what a tag names and which digest
+// Content (blobs and manifests alike) lies in files under its digest, see package keeper; what a tag names and which digest
 // belongs to which repository lies in the index, see package index; what is not there yet comes through a fill that all
 // who want it share, see package fill; what there is no room for is passed on without being kept, see package relay.
 //
@@ -24,17 +24,18 @@ import (
 	_ "crypto/sha512"
 	"errors"
 	"fmt"
-	"runtime/debug"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
 	"golang.org/x/sync/singleflight"
 
-	"github.com/entrepot/entrepot/cache/disk"
 	"github.com/entrepot/entrepot/cache/fill"
 	"github.com/entrepot/entrepot/cache/index"
+	"github.com/entrepot/entrepot/cache/keeper"
 	"github.com/entrepot/entrepot/cache/relay"
 )
 
@@ -50,12 +51,23 @@ var (
 	ErrClosed = fill.ErrClosed
 )
 
+// Damage is what became of something that was kept.
+type Damage = keeper.Damage
+
+// Damages are all kinds of damage.
+var Damages = keeper.Damages
+
 // Options say how a Cache works. DataDir and Upstreams are required.
 type Options struct {
-	DataDir string
-	MaxSize int64         // bytes on disk at most; 0: as much as MinFree leaves
-	MinFree int64         // bytes of the file system to leave free
-	TagTTL  time.Duration // how long a tag is served without asking upstream; 0: it is always asked
+	DataDir  string
+	IndexDir string        // empty: index/ within DataDir
+	MaxSize  int64         // bytes on disk at most; 0: as much as MinFree leaves
+	MinFree  int64         // bytes of the file system to leave free
+	TagTTL   time.Duration // how long a tag is served without asking upstream; 0: it is always asked
+
+	Pinned      func(repo Repository, tag string) bool // whether what a tag names is to stay; nil: nothing is
+	ScrubRate   int64                                  // bytes a second at which content is read through; 0: so that it takes a week; -1: it is not
+	VerifyAfter time.Duration                          // content that was verified longer ago is verified while it is served; 0: never
 
 	FillWhole     bool // who asks for a part of a blob has all of it fetched
 	ParkAbandoned bool // what no client is left for is not fetched any further
@@ -65,6 +77,7 @@ type Options struct {
 
 	FillDone  func(readers int, err error)           // told of each transfer that ended; may be nil
 	AheadDone func(registry, kind string, kept bool) // told of each manifest or blob that was read ahead; may be nil
+	Healed    func(Damage)                           // told of what was damaged and is right again; may be nil
 	Log       *zap.Logger                            // may be nil
 	Now       func() time.Time                       // the clock; nil: time.Now
 }
@@ -73,14 +86,15 @@ type Options struct {
 type Cache struct {
 	opts    Options
 	log     *zap.Logger
-	disk    *disk.Store
+	keeper  *keeper.Keeper
 	index   *index.Index
 	fills   *fill.Fills
 	relays  *relay.Relays
 	remotes map[string]*remote
-	recency *recency
 	memory  memory
 	ahead   *ahead
+
+	stalePins atomic.Bool // what is to stay is not what is pinned
 
 	flights singleflight.Group // small answers under way: manifests, tag checks, HEADs, listings
 	ctx     context.Context    // ends when Close is called
@@ -97,7 +111,8 @@ type Cache struct {
 func Open(ctx context.Context, opts Options) (*Cache, error) {
 	c, err := open(ctx, opts)
 	if err == nil {
-		c.work.Go(c.census)
+		c.work.Go(func() { c.keeper.Run(c.ctx) })
+		c.work.Go(c.tend)
 	}
 	return c, err
 }
@@ -109,7 +124,7 @@ func open(ctx context.Context, opts Options) (*Cache, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote), recency: newRecency()}
+	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote)}
 	for name, up := range opts.Upstreams {
 		c.remotes[name] = &remote{Upstream: up, now: opts.Now}
 	}
@@ -118,7 +133,7 @@ func open(ctx context.Context, opts Options) (*Cache, error) {
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.fills = fill.New(fill.Options{
-		Fits: c.disk.Fits, Kept: c.disk.Has, Create: c.create, Parked: c.parked, Final: isAnswer, Throttled: isThrottled, Done: c.fillDone,
+		Fits: c.keeper.Fits, Kept: c.keeper.Has, Create: c.create, Parked: c.parked, Final: isAnswer, Throttled: isThrottled, Done: c.fillDone,
 		Whole: opts.FillWhole, Park: opts.ParkAbandoned,
 	})
 	c.relays = relay.New(relay.Options{Final: isAnswer})
@@ -127,42 +142,39 @@ func open(ctx context.Context, opts Options) (*Cache, error) {
 }
 
 func (c *Cache) openStores(ctx context.Context) (err error) {
-	// Recency learns of content from who made its name, and not from who kept it: of two that keep the same, one finds the name,
-	// and may be so late to say so that the content was evicted meanwhile. It would be evicted, and uncounted, once more.
-	c.disk, err = disk.Open(ctx, disk.Options{
-		Dir: c.opts.DataDir, MaxSize: c.opts.MaxSize, MinFree: c.opts.MinFree, Made: c.recency.add})
+	c.keeper, err = keeper.Open(ctx, keeper.Options{
+		Dir: c.opts.DataDir, MaxSize: c.opts.MaxSize, MinFree: c.opts.MinFree,
+		ScrubRate: c.opts.ScrubRate, VerifyAfter: c.opts.VerifyAfter,
+		Removed: c.memory.drop, Names: namesOf, Listed: func(d digest.Digest) bool { return c.index.Listed(d) },
+		Healed: c.opts.Healed, Log: c.log, Now: c.opts.Now,
+	})
 	if err != nil {
 		return err
 	}
-	c.index, err = index.Open(c.disk.Dir("index"), c.disk.Roomy, c.log)
-	if err != nil {
-		return errors.Join(err, c.disk.Close())
+	if c.index, err = index.Open(c.indexOptions()); err != nil {
+		return errors.Join(err, c.keeper.Close())
+	}
+	switch c.index.Begun() {
+	case "missing":
+		if c.keeper.Counted() { // there was nothing: it is the first start
+			return nil
+		}
+		c.log.Error("the index was lost: it was begun anew; content is kept, freshness is lost")
+		fallthrough
+	case "damaged":
+		c.keeper.Healed(keeper.Index)
 	}
 	return nil
 }
 
-// census learns what was kept when the cache was opened, while requests are served. What it has not come to can be served,
-// but not evicted.
-func (c *Cache) census() {
-	begun, nothing := time.Now(), c.disk.Counted()
-	err := c.disk.Scan(c.ctx, c.recency.adopt)
-	if c.ctx.Err() != nil {
-		return
+// indexOptions say where the index is. Within the data directory it has its share of the room there.
+func (c *Cache) indexOptions() index.Options {
+	dir := filepath.Join(c.opts.DataDir, "index")
+	if c.opts.IndexDir == "" || c.opts.IndexDir == dir {
+		return index.Options{Dir: dir, Roomy: c.keeper.Roomy, Claim: c.keeper.Claim, Occupy: c.keeper.Occupy, Log: c.log}
 	}
-	c.recency.settle()
-	if c.recency.len() > manyKept {
-		debug.FreeOSMemory() // what the census took for a million of them is not needed again
-	}
-	switch {
-	case err != nil:
-		c.log.Error("not all of what is kept can be read: what can't goes on taking up room", zap.Error(err))
-	case !nothing:
-		c.log.Info("counted what is kept", zap.Int64("bytes", c.disk.Used()), zap.Duration("duration", time.Since(begun)))
-	}
+	return index.Options{Dir: c.opts.IndexDir, Roomy: func() bool { return keeper.RoomyAt(c.opts.IndexDir) }, Log: c.log}
 }
-
-// manyKept is how much content makes a census worth tidying up after: a collection of all garbage takes some milliseconds.
-const manyKept = 100_000
 
 // Close ends what is under way, whose readers get an error, and closes the stores. Complete content is kept.
 func (c *Cache) Close() error {
@@ -173,12 +185,15 @@ func (c *Cache) Close() error {
 	c.fills.Close()
 	c.relays.Close()
 	c.work.Wait()
-	return errors.Join(c.index.Close(), c.disk.Close())
+	c.listChanges()
+	return errors.Join(c.index.Close(), c.keeper.Close())
 }
 
-// Stats are momentary figures.
+// Stats are momentary figures, and what has happened since Open.
 type Stats struct {
-	Bytes   int64 // on disk, kept and reserved
+	keeper.Stats
+	Limit   int64 // bytes on disk at most; 0: as much as there is
+	Index   int64 // bytes of the index on disk
 	Fills   int   // transfers from upstream in flight
 	Readers int   // clients that follow them
 	Drafts  int   // manifests that are being written to disk
@@ -188,89 +203,42 @@ type Stats struct {
 func (c *Cache) Stats() Stats {
 	f := c.fills.Stats()
 	transfers, readers := c.relays.Stats()
-	return Stats{Bytes: c.disk.Used(), Fills: f.Flights + transfers, Readers: f.Readers + readers, Drafts: c.memory.draftsNow()}
+	s := Stats{Stats: c.keeper.Stats(), Limit: c.opts.MaxSize, Index: c.index.Stats().Bytes,
+		Fills: f.Flights + transfers, Readers: f.Readers + readers, Drafts: c.memory.draftsNow()}
+	if c.index.Temporary() {
+		s.Degraded = append(s.Degraded, "the index can't be written, and is in memory only")
+	}
+	return s
 }
 
 // Capacity is the size in bytes of the file system that holds, or will hold, a data directory.
-func Capacity(dir string) (int64, error) { return disk.Capacity(dir) }
+func Capacity(dir string) (int64, error) { return keeper.Capacity(dir) }
 
 // create makes a file for a fill, and room for it.
 func (c *Cache) create(d digest.Digest, size int64) (fill.File, error) {
-	var p *disk.Partial
-	err := c.withRoom(size, func() (err error) {
-		p, err = c.disk.Create(d, size)
-		return err
-	})
+	p, err := c.keeper.Create(d, size)
 	if err != nil {
-		return nil, err
+		return nil, err // not p: a nil *Partial is no nil File
 	}
 	return p, nil
 }
 
 // parked opens what is left of an earlier fill.
 func (c *Cache) parked(d digest.Digest) (f fill.File, state []byte, intact, ok bool) {
-	p, state, intact, ok := c.disk.Parked(d)
+	p, state, intact, ok := c.keeper.Parked(d)
 	if !ok {
-		return nil, nil, false, false // not p: a nil *Partial is no nil File
+		return nil, nil, false, false
 	}
 	return p, state, intact, true
 }
 
 // put keeps small content that has been verified. That it could not be kept is logged, and no error for anybody.
 func (c *Cache) put(d digest.Digest, content []byte) (kept bool) {
-	if c.disk.Has(d) {
-		return true
-	}
-	err := c.withRoom(int64(len(content)), func() error { return c.disk.Put(d, content) })
-	if err != nil {
+	if err := c.keeper.Put(d, content); err != nil {
 		c.log.Warn("not kept", zap.Stringer("digest", d), zap.Error(err))
 		return false
 	}
 	return true
-}
-
-// withRoom retries op, which needs room for size bytes, evicting what is unfinished and parked and then what the policy gives
-// up first, until there is room for it or nothing left to evict.
-//
-// What is evicted may free nothing: who has a file open keeps its blocks. So eviction for one thing ends at a few times
-// its size.
-func (c *Cache) withRoom(size int64, op func() error) error {
-	for evicted := int64(0); ; {
-		err := op()
-		if !errors.Is(err, disk.ErrFull) || evicted > 4*size+64<<20 {
-			return err
-		}
-		if c.disk.DropOldestParked() {
-			continue
-		}
-		victim, ok := c.recency.takeVictim()
-		if !ok {
-			return err
-		}
-		c.memory.drop(victim.Digest)
-		if err := c.disk.Remove(victim.Digest, victim.Size); err != nil {
-			c.log.Warn("not evicted", zap.Stringer("digest", victim.Digest), zap.Error(err))
-			continue
-		}
-		evicted += victim.Size
-		c.log.Debug("evicted", zap.Stringer("digest", victim.Digest))
-	}
-}
-
-// drop removes kept content that turned out to be unfit to be served: it will be fetched again.
-func (c *Cache) drop(d digest.Digest, why string) {
-	is, ok := c.recency.take(d)
-	if !ok { // the census has not come to it, or somebody else is at it
-		is.Size, ok = c.disk.Meet(d)
-	}
-	if !ok {
-		return
-	}
-	c.memory.drop(d)
-	c.log.Error("kept content was removed, to be fetched again: "+why, zap.Stringer("digest", d))
-	if err := c.disk.Remove(d, is.Size); err != nil {
-		c.log.Error("not removed", zap.Stringer("digest", d), zap.Error(err))
-	}
 }
 
 func (c *Cache) fillDone(r fill.Report) {
@@ -296,6 +264,7 @@ func (c *Cache) fillDone(r fill.Report) {
 	case r.Readers == 0:
 		log.Debug("blob not read ahead", zap.Error(r.Err))
 	default:
+		c.keeper.Trouble(r.Err)
 		log.Warn("blob not kept", zap.Error(r.Err))
 	}
 	if c.opts.FillDone != nil && !errors.Is(r.Err, fill.ErrKept) {

@@ -18,7 +18,7 @@ func TestServedFromTheFirstMoment(t *testing.T) {
 	fresh := bytes.Repeat([]byte("fresh..."), 1024)
 	repo := Repository{Registry: "docker.io", Name: "library/a"}
 	done := make(chan error, 1)
-	opts := Options{DataDir: t.TempDir(), MaxSize: 18 * 4096, FillDone: func(_ int, err error) { done <- err }}
+	opts := Options{DataDir: t.TempDir(), MaxSize: 1 << 20, FillDone: func(_ int, err error) { done <- err }}
 	pull := func(c *Cache, up *blobs, want []byte) Outcome {
 		t.Helper()
 		b, err := c.Blob(t.Context(), repo, digest.FromBytes(want), Whole)
@@ -75,7 +75,7 @@ func TestServedFromTheFirstMoment(t *testing.T) {
 	if used := c.Stats().Bytes; used > opts.MaxSize {
 		t.Errorf("%d bytes are used", used)
 	}
-	c.census()
+	c.keeper.Census(t.Context())
 	if used, files := c.Stats().Bytes, count(t, opts.DataDir); used != 4096*int64(files+1) { // fresh takes two
 		t.Errorf("%d bytes are used by %d files", used, files)
 	}

@@ -30,6 +30,20 @@ func (d document) groups() [3][]ocispec.Descriptor {
 	return [3][]ocispec.Descriptor{d.images, d.config, d.layers}
 }
 
+// namesOf is what content is made of, if it is a manifest or an index; as which of the two it was pushed is not asked.
+func namesOf(content []byte) (names []digest.Digest) {
+	for _, mediaType := range []string{ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest} {
+		doc, err := parseDocument(mediaType, content)
+		if err != nil {
+			return nil
+		}
+		for _, desc := range doc.named() {
+			names = append(names, desc.Digest)
+		}
+	}
+	return names
+}
+
 // cost is about how many bytes of memory the document takes.
 func (d document) cost() (n int64) {
 	const descriptor = int64(unsafe.Sizeof(ocispec.Descriptor{}) + unsafe.Sizeof(ocispec.Platform{}) + maxPlatform)

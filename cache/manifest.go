@@ -56,7 +56,7 @@ func (c *Cache) Manifest(ctx context.Context, repo Repository, ref Reference, ac
 func (c *Cache) manifestByDigest(ctx context.Context, r *remote, repo Repository, d digest.Digest, headOnly bool) (*Manifest, error) {
 	t, known := c.known(r, repo, d)
 	if known && t.proven {
-		if m, ok := c.storedManifest(t.descriptor()); ok {
+		if m, ok := c.storedManifest(ctx, t.descriptor()); ok {
 			return m, c.servable(ctx, r, repo, m)
 		}
 	}
@@ -69,7 +69,7 @@ func (c *Cache) manifestByDigest(ctx context.Context, r *remote, repo Repository
 	if err != nil {
 		return nil, err
 	}
-	if m, ok := c.storedManifest(desc); ok {
+	if m, ok := c.storedManifest(ctx, desc); ok {
 		m.Verdict.Outcome = Revalidated
 		return m, nil
 	}
@@ -101,11 +101,11 @@ func collapsed(m *Manifest, led bool) *Manifest {
 
 // storedManifest returns a kept manifest. Its digest was checked when it came into memory: one that rots on disk is removed
 // when it is read next, and so fetched again.
-func (c *Cache) storedManifest(desc ocispec.Descriptor) (*Manifest, bool) {
+func (c *Cache) storedManifest(ctx context.Context, desc ocispec.Descriptor) (*Manifest, bool) {
 	if desc.MediaType == blobType || desc.MediaType == "" {
 		return nil, false // it is known as a blob only: upstream knows what it is
 	}
-	s, ok := c.smallContent(desc.Digest, maxManifest)
+	s, ok := c.smallContent(ctx, desc.Digest, maxManifest)
 	if !ok {
 		return nil, false
 	}
@@ -144,7 +144,7 @@ func (c *Cache) fetchManifest(ctx context.Context, r *remote, repo Repository, r
 		// It may have come since the caller looked: a flight that ended in between brought it.
 		if d, err := digest.Parse(reference); err == nil {
 			if t, known := c.known(r, repo, d); known && t.proven {
-				if m, ok := c.storedManifest(t.descriptor()); ok {
+				if m, ok := c.storedManifest(ctx, t.descriptor()); ok {
 					return m, nil
 				}
 			}
@@ -180,6 +180,7 @@ func (c *Cache) download(ctx context.Context, r *remote, repo Repository, refere
 	// The proof comes before the content, so that nobody who finds the one asks upstream for the other.
 	c.logged(c.index.Confirm(repo, want, index.Member{MediaType: desc.MediaType, Size: int64(len(body))}))
 	c.logged(c.index.Claim(repo, names.named()))
+	c.pinNames(want, names)
 	m.Verdict.Stored = c.keep(s)
 	c.ahead.came(repo, m, names)
 	return m, nil

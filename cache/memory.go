@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
+
+	"github.com/entrepot/entrepot/cache/keeper"
 )
 
 const (
@@ -178,25 +180,25 @@ func (m *memory) removeLocked(e *list.Element) {
 //
 // What is in memory is served without a look at its file. If that was deleted or damaged behind our back, the bytes served
 // are right all the same, and the loss heals once they have left memory.
-func (c *Cache) smallContent(d digest.Digest, limit int64) (s *small, ok bool) {
+func (c *Cache) smallContent(ctx context.Context, d digest.Digest, limit int64) (s *small, ok bool) {
 	if s, ok = c.remembered(d); ok {
 		return s, true
 	}
-	f, size, err := c.disk.Blob(d)
-	if err != nil {
+	f, ok := c.keeper.Blob(ctx, d)
+	if !ok {
 		return nil, false
 	}
 	defer f.Close()
-	if size > limit {
+	if f.Size > limit {
 		return nil, false
 	}
-	return c.readSmall(d, f, size)
+	return c.readSmall(d, f, f.Size)
 }
 
 // remembered returns content that is in memory; its use counts as one of what is on disk.
 func (c *Cache) remembered(d digest.Digest) (s *small, ok bool) {
 	if s, ok = c.memory.find(d); ok {
-		c.recency.touch(d)
+		c.keeper.Used(d)
 	}
 	return s, ok
 }
@@ -206,13 +208,13 @@ func (c *Cache) readSmall(d digest.Digest, f io.Reader, size int64) (s *small, o
 	body := make([]byte, size)
 	if _, err := io.ReadFull(f, body); err != nil {
 		c.log.Warn("kept content can't be read", zap.Stringer("digest", d), zap.Error(err))
+		c.keeper.Drop(d, keeper.Unreadable)
 		return nil, false
 	}
 	if d.Algorithm().FromBytes(body) != d {
-		c.drop(d, "its content is damaged")
+		c.keeper.Drop(d, keeper.Content)
 		return nil, false
 	}
-	c.recency.touch(d)
 	s = &small{digest: d, body: body}
 	c.remember(s)
 	return s, true
@@ -228,7 +230,7 @@ func (c *Cache) keep(s *small) (kept bool) {
 	if err != nil {
 		return c.write(s)
 	}
-	if len(s.body) > maxInMemory || !c.disk.Fits(int64(len(s.body))) || !c.memory.draft(s) {
+	if len(s.body) > maxInMemory || !c.keeper.Fits(int64(len(s.body))) || !c.memory.draft(s) {
 		defer release()
 		return c.write(s)
 	}
@@ -250,19 +252,19 @@ func (c *Cache) write(s *small) (kept bool) {
 }
 
 // here reports whether content is on disk, or in memory on its way there.
-func (c *Cache) here(d digest.Digest) bool { return c.memory.isDraft(d) || c.disk.Has(d) }
+func (c *Cache) here(d digest.Digest) bool { return c.memory.isDraft(d) || c.keeper.Has(d) }
 
 // remember holds content in memory as long as it is kept on disk.
 //
-// Who removes content takes it out of recency first and drops it from memory after that. If that is before the look at
-// recency here, it is dropped here; if it is after, the dropping there comes after the holding here. Either way it does not
-// stay. Content that recency does not know (yet) is not held.
+// Who removes content makes the keeper forget it first and drops it from memory after that. If that is before the look at
+// what the keeper knows here, it is dropped here; if it is after, the dropping there comes after the holding here. Either way it does not
+// stay. Content that the keeper does not know (yet) is not held.
 func (c *Cache) remember(s *small) {
 	if len(s.body) > maxInMemory {
 		return
 	}
 	c.memory.hold(s)
-	if !c.recency.has(s.digest) {
+	if !c.keeper.Knows(s.digest) {
 		c.memory.drop(s.digest)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/cache/keeper"
 )
 
 func smallOf(n, size int) *small {
@@ -72,39 +74,39 @@ func TestMemoryHoldsWhatWasUsedLast(t *testing.T) {
 }
 
 func TestWhatIsRemovedLeavesMemory(t *testing.T) {
-	c := &Cache{recency: newRecency()}
+	r := newReader(t, newShelf(), Options{})
 	here, gone := smallOf(1, 10), smallOf(2, 10)
-	c.recency.add(here.digest, 10)
-	c.remember(here)
-	c.remember(gone) // it was removed while it was read
-	if _, ok := c.memory.find(here.digest); !ok {
+	here.digest = digest.FromBytes(here.body)
+	r.put(here.digest, here.body)
+	r.remember(here)
+	r.remember(gone) // it was removed while it was read
+	if _, ok := r.memory.find(here.digest); !ok {
 		t.Error("what is kept is not held")
 	}
-	if _, ok := c.memory.find(gone.digest); ok {
+	if _, ok := r.memory.find(gone.digest); ok {
 		t.Error("what was removed is held")
 	}
-	huge := smallOf(3, maxInMemory+1)
-	c.recency.add(huge.digest, maxInMemory+1)
-	c.remember(huge)
-	if _, ok := c.memory.find(huge.digest); ok {
+	huge := &small{body: make([]byte, maxInMemory+1)}
+	huge.digest = digest.FromBytes(huge.body)
+	r.put(huge.digest, huge.body)
+	r.remember(huge)
+	if _, ok := r.memory.find(huge.digest); ok {
 		t.Error("what is not small is held")
 	}
 }
 
 // Whoever comes first, who remembers content or who removes it: it does not stay in memory.
 func TestRemovalMeetsRemembering(t *testing.T) {
+	r := newReader(t, newShelf(), Options{})
 	s := smallOf(1, 10)
-	for range 2000 {
-		c := &Cache{recency: newRecency()}
-		c.recency.add(s.digest, 10)
+	s.digest = digest.FromBytes(s.body)
+	for range 500 {
+		r.put(s.digest, s.body)
 		var both sync.WaitGroup
-		both.Go(func() { c.remember(s) })
-		both.Go(func() {
-			c.recency.take(s.digest)
-			c.memory.drop(s.digest)
-		})
+		both.Go(func() { r.remember(s) })
+		both.Go(func() { r.keeper.Drop(s.digest, keeper.Content) })
 		both.Wait()
-		if _, ok := c.memory.find(s.digest); ok {
+		if _, ok := r.memory.find(s.digest); ok {
 			t.Fatal("what was removed is held")
 		}
 	}
@@ -168,7 +170,7 @@ func TestDraftsAreSmall(t *testing.T) {
 	r := newReader(t, newShelf(), Options{})
 	body := make([]byte, maxInMemory+1)
 	s := &small{digest: digest.FromBytes(body), body: body}
-	if !r.keep(s) || r.memory.isDraft(s.digest) || !r.disk.Has(s.digest) {
+	if !r.keep(s) || r.memory.isDraft(s.digest) || !r.keeper.Has(s.digest) {
 		t.Error("it is a draft, or not kept")
 	}
 }

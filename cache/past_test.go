@@ -68,7 +68,7 @@ func onFullDisk(t *testing.T, up Upstream, room int64) *Cache {
 		}
 	})
 	c.fills.Close()
-	c.fills = fill.New(fill.Options{Fits: c.disk.Fits, Kept: c.disk.Has, Parked: c.parked, Final: isAnswer, Throttled: isThrottled, Done: c.fillDone,
+	c.fills = fill.New(fill.Options{Fits: c.keeper.Fits, Kept: c.keeper.Has, Parked: c.parked, Final: isAnswer, Throttled: isThrottled, Done: c.fillDone,
 		Create: func(d digest.Digest, size int64) (fill.File, error) {
 			f, err := c.create(d, size)
 			return filling{f, room}, err

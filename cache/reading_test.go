@@ -32,7 +32,7 @@ func TestALieAboutASizeReadsLittleAhead(t *testing.T) {
 				<-time.After(10 * time.Second)
 				synctest.Wait()
 				for i := 0; i < len(parts); i += 2 {
-					if d := s.items[fmt.Sprint(parts[i])].Digest; r.disk.Has(d) || r.fills.InFlight(d) {
+					if d := s.items[fmt.Sprint(parts[i])].Digest; r.keeper.Has(d) || r.fills.InFlight(d) {
 						t.Errorf("park %v: all of what is said to have %d bytes is read ahead", park, says)
 					}
 				}
@@ -120,7 +120,7 @@ func TestWhatComesMeanwhileIsNotReadAhead(t *testing.T) {
 		come = func() { r.put(blob.Digest, []byte("blob")) }
 		r.ahead.blob(r.ctx, testRepo, blob)
 		expectAsked(t, s)
-		if len(ends) > 0 || len(r.ahead.fills) > 0 || !r.disk.Has(blob.Digest) {
+		if len(ends) > 0 || len(r.ahead.fills) > 0 || !r.keeper.Has(blob.Digest) {
 			t.Errorf("counted %v", ends)
 		}
 	})

@@ -22,7 +22,7 @@ func (c *Cache) servable(ctx context.Context, r *remote, repo Repository, m *Man
 	if !down {
 		// The table of what is kept will do: if a file of it was deleted behind our back, upstream has it. During an outage
 		// only the files count; and of what is not in the table there may be a file all the same.
-		if _, ok := c.missing(ctx, m, c.recency.has); !ok {
+		if _, ok := c.missing(ctx, m, c.keeper.Knows); !ok {
 			return nil
 		}
 	}
@@ -62,7 +62,7 @@ func (c *Cache) missing(ctx context.Context, m *Manifest, kept func(digest.Diges
 		if !kept(child.Digest) {
 			continue
 		}
-		image, ok := c.storedManifest(child)
+		image, ok := c.storedManifest(ctx, child)
 		if !ok {
 			continue
 		}

@@ -211,7 +211,7 @@ func newReader(t *testing.T, s *shelf, opts Options) *reader {
 	core, logs := observer.New(zapcore.InfoLevel)
 	opts.DataDir, opts.TagTTL, opts.Log = t.TempDir(), time.Hour, zap.New(core)
 	opts.Upstreams = map[string]Upstream{"docker.io": s}
-	c, err := Open(t.Context(), opts)
+	c, err := open(t.Context(), opts) // what goes on behind the requests would go by the test's clock
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (c *Cache) verdict(how Outcome, checked time.Time) Verdict {
 
 // tagged returns the manifest that a tag's record names. For a HEAD the record is enough.
 func (c *Cache) tagged(ctx context.Context, r *remote, repo Repository, rec index.Tag, v Verdict, headOnly bool) (*Manifest, error) {
-	m, ok := c.storedManifest(rec.Manifest)
+	m, ok := c.storedManifest(ctx, rec.Manifest)
 	switch {
 	case ok && v.Outcome == Hit:
 		if err := c.servable(ctx, r, repo, m); err != nil {
@@ -105,7 +105,7 @@ func (c *Cache) tagged(ctx context.Context, r *remote, repo Repository, rec inde
 
 // stale returns the last good answer after upstream failed with cause, if it can be served whole.
 func (c *Cache) stale(ctx context.Context, r *remote, repo Repository, rec index.Tag, cause error) (*Manifest, error) {
-	m, ok := c.storedManifest(rec.Manifest)
+	m, ok := c.storedManifest(ctx, rec.Manifest)
 	if !ok {
 		return nil, cause
 	}
@@ -182,6 +182,7 @@ func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag st
 			return found{}, err
 		}
 		c.logged(c.index.SetTag(repo, tag, f.rec))
+		c.pin(repo, tag, f.rec.Manifest)
 		return f, nil
 	})
 }

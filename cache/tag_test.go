@@ -63,7 +63,7 @@ func TestAManifestThatComesDuringCloseIsKept(t *testing.T) {
 	r.closed = true
 	r.mu.Unlock()
 	s := smallOf(1, 0)
-	if kept := r.keep(s); kept != r.disk.Has(s.digest) || !kept {
+	if kept := r.keep(s); kept != r.keeper.Has(s.digest) || !kept {
 		t.Errorf("kept: %v", kept)
 	}
 	release()

@@ -153,9 +153,9 @@ func TestSmallBlobThatRotsOnDiskHeals(t *testing.T) {
 
 func TestWhatCanNeverFitEvictsNothing(t *testing.T) {
 	u := newRegistry(t)
-	small, large := random(30_000), random(200_000)
+	small, large := random(30_000), random(4_000_000)
 	ds, dl := u.blob(small, "library/a"), u.blob(large, "library/a")
-	m := newMirror(t, u, nil, withMaxSize(100<<10))
+	m := newMirror(t, u, nil, withMaxSize(2<<20))
 	m.get(blobPath("a", ds)).expect(t, 200, small)
 	m.settled()
 	m.get(blobPath("a", dl)).expect(t, 200, large)

@@ -49,7 +49,7 @@ func RoomyAt(dir string) bool {
 		return true
 	}
 	free, err := freeSpace(dir)
-	return err != nil || free > ballastSize(capacity, 0)/2
+	return err != nil || free > needs(capacity)
 }
 
 // Restock makes the ballast anew when it is missing and there is room for it that no content has. Otherwise it counts towards

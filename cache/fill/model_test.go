@@ -267,7 +267,7 @@ func (m *model) evict(l *life, d digest.Digest) {
 
 // kept compares what is kept with the content.
 func (m *model) kept(l *life, d digest.Digest) error {
-	f, _, err := l.store.Blob(d)
+	f, err := l.store.Blob(d)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrClosed, err) // that life has ended
 	}

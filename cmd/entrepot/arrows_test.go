@@ -17,8 +17,9 @@ var arrows = map[string][]string{
 	"cmd/entrepot":       {"config", "proxy", "cache", "upstream", "upstream/bandwidth"},
 	"config":             {},
 	"proxy":              {"cache", "upstream"},
-	"cache":              {"cache/index", "cache/disk", "cache/fill", "cache/policy", "cache/relay", "upstream"},
+	"cache":              {"cache/index", "cache/keeper", "cache/fill", "cache/relay", "upstream"},
 	"cache/index":        {},
+	"cache/keeper":       {"cache/disk", "cache/policy"},
 	"cache/disk":         {},
 	"cache/fill":         {},
 	"cache/policy":       {},
@@ -37,10 +38,10 @@ var homes = map[string][]string{
 	"go.yaml.in/yaml":                      {"config"},
 	"github.com/dustin/go-humanize":        {"config"},
 	"github.com/cenkalti/backoff":          {"cache/fill", "cache/relay"},
-	"go.uber.org/zap":                      {"cmd/entrepot", "proxy", "cache", "cache/index", "upstream"},
+	"go.uber.org/zap":                      {"cmd/entrepot", "proxy", "cache", "cache/index", "cache/keeper", "upstream"},
 	"net/http":                             {"cmd/entrepot", "proxy", "cache", "upstream"},
 	"os":                                   {"cmd/entrepot", "config", "proxy", "cache", "cache/index", "cache/disk"},
-	"golang.org/x/sync/singleflight":       {"cache", "upstream"},
+	"golang.org/x/sync/singleflight":       {"cache", "cache/keeper", "upstream"},
 	"github.com/opencontainers/image-spec": {"proxy", "cache", "cache/index", "upstream"},
 }
 

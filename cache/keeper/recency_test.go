@@ -1,4 +1,4 @@
-package cache
+package keeper
 
 import (
 	"fmt"
@@ -10,13 +10,15 @@ import (
 	"github.com/entrepot/entrepot/cache/disk"
 )
 
+var now = time.Unix(1e9, 0)
+
 func number(i int) digest.Digest { return digest.FromString(fmt.Sprint(i)) }
 
 // size is that of content by its number: none is so small that it would stay for that alone.
 func size(i int) int64 { return 1<<20 + int64(i) }
 
 func entry(i int) disk.Entry {
-	return disk.Entry{Digest: number(i), Size: size(i), Kept: time.Unix(int64(i), 0)}
+	return disk.Entry{Digest: number(i), Size: size(i), Used: time.Unix(int64(i), 0)}
 }
 
 // victims takes all that is known, in the order in which it goes.
@@ -37,8 +39,8 @@ func TestRecency(t *testing.T) {
 	r.adopt([]disk.Entry{entry(2), entry(1)})
 	r.adopt([]disk.Entry{entry(3)})
 	r.settle()
-	r.touch(number(1))
-	r.touch(number(9)) // not known: stays so
+	r.touch(number(1), now)
+	r.touch(number(9), now) // not known: stays so
 	r.add(number(4), size(4))
 	r.add(number(2), size(2))
 	if is, ok := r.take(number(4)); !ok || is.Digest != number(4) || is.Size != size(4) {
@@ -79,9 +81,9 @@ func TestRemovalDuringTheCensusKeepsTheOrder(t *testing.T) {
 
 func TestUseDuringTheCensusCounts(t *testing.T) {
 	r := newRecency()
-	r.touch(number(2)) // before it is found
+	r.touch(number(2), now) // before it is found
 	r.adopt([]disk.Entry{entry(1), entry(2), entry(3), entry(4)})
-	r.touch(number(1)) // after
+	r.touch(number(1), now) // after
 	r.add(number(5), size(5))
 	r.adopt([]disk.Entry{{Digest: number(5), Size: 99}}) // known already
 	if got, ok := r.takeVictim(); !ok || got.Digest != number(3) && got.Digest != number(4) {

@@ -1,9 +1,10 @@
-package cache
+package keeper
 
 import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -18,10 +19,21 @@ type recency struct {
 	policy *policy.Policy
 	early  map[digest.Digest]bool // what was used before it was found on disk; nil once all has been found
 	found  []arrival
+	pinned map[digest.Digest]bool // what is to stay, whether it is here or not
+	uses   []use                  // that were not taken down yet
 }
 
-// arrival is content that was found on disk: when it was kept, in seconds, and below that what the policy calls it. So sorting
-// them is sorting them by time.
+// use is that content was used, for the first time in a period.
+type use struct {
+	digest digest.Digest
+	at     time.Time
+}
+
+// maxUses is how many uses wait to be taken down at most; those beyond are forgotten by a restart, as they are by a kill.
+const maxUses = 100_000
+
+// arrival is content that was found on disk: when it was last used, in seconds, and below that what the policy calls it. So
+// sorting them is sorting them by time.
 type arrival uint64
 
 func (a arrival) ref() policy.Ref { return policy.Ref(uint32(a)) }
@@ -47,18 +59,20 @@ func (r *recency) adoptTurn(found []disk.Entry) {
 		ref, ok := r.policy.Adopt(e.Digest, e.Size)
 		switch {
 		case !ok:
+			continue
 		case r.early[e.Digest]:
 			r.policy.Touch(e.Digest)
 		default:
-			kept := uint64(min(max(0, e.Kept.Unix()), math.MaxUint32))
-			r.found = append(r.found, arrival(kept<<32|uint64(ref)))
+			used := uint64(min(max(0, e.Used.Unix()), math.MaxUint32))
+			r.found = append(r.found, arrival(used<<32|uint64(ref)))
 		}
+		r.pinLocked(e.Digest)
 	}
 }
 
-// settle says that all has been found: from now on it goes as if it had been used when it was kept. It is called once.
+// settle says that all has been found: from now on it goes by when it was used before the start. It is called once.
 //
-// That takes many turns. What has not had its own yet was kept earlier than what has, and goes first, in the order in which it was
+// That takes many turns. What has not had its own yet was used earlier than what has, and goes first, in the order in which it was
 // found: so what goes meanwhile is always of the older part.
 func (r *recency) settle() {
 	r.mu.Lock()
@@ -104,15 +118,95 @@ func (r *recency) add(d digest.Digest, size int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.policy.Add(d, size)
+	r.pinLocked(d)
 }
 
-// touch says that the content was used, if it is known.
-func (r *recency) touch(d digest.Digest) {
+// touch says that the content was used at that time, if it is known.
+func (r *recency) touch(d digest.Digest, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if known, _ := r.policy.Touch(d); !known && r.early != nil {
-		r.early[d] = true
+	known, first := r.policy.Touch(d)
+	if !known && r.early != nil && !r.early[d] {
+		r.early[d], first = true, true
 	}
+	if first && len(r.uses) < maxUses {
+		r.uses = append(r.uses, use{d, at})
+	}
+}
+
+// takeUses returns the uses that are to be taken down.
+func (r *recency) takeUses() []use {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	uses := r.uses
+	r.uses = nil
+	return uses
+}
+
+// turn begins a new period: the next use of each content is to be taken down.
+func (r *recency) turn() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.policy.Turn()
+}
+
+// demote has content go next that was not used since.
+func (r *recency) demote(content []digest.Digest, since uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range content {
+		r.policy.Demote(d, since)
+	}
+}
+
+// pin has content stay, now or when it comes.
+func (r *recency) pin(content []digest.Digest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pinned == nil {
+		r.pinned = make(map[digest.Digest]bool)
+	}
+	for _, d := range content {
+		r.pinned[d] = true
+		r.policy.Pin(d, true)
+	}
+}
+
+// setPinned has that content stay, and no other. The map is recency's from now on.
+func (r *recency) setPinned(content map[digest.Digest]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for d := range r.pinned {
+		if !content[d] {
+			r.policy.Pin(d, false)
+		}
+	}
+	for d := range content {
+		if !r.pinned[d] {
+			r.policy.Pin(d, true)
+		}
+	}
+	r.pinned = content
+}
+
+func (r *recency) pinLocked(d digest.Digest) {
+	if r.pinned[d] {
+		r.policy.Pin(d, true)
+	}
+}
+
+// isPinned reports whether content is to stay.
+func (r *recency) isPinned(d digest.Digest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pinned[d]
+}
+
+// pinnedNow is how much content is to stay.
+func (r *recency) pinnedNow() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pinned)
 }
 
 // len is how much content is known to be on disk.

@@ -1,0 +1,129 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	"go.uber.org/zap"
+
+	"github.com/entrepot/entrepot/cache/disk"
+)
+
+// Create makes a file for content that is going to land, and room for it.
+func (k *Keeper) Create(d digest.Digest, size int64) (p *disk.Partial, err error) {
+	err = k.withRoom(size, func() (err error) {
+		p, err = k.disk.Create(d, size)
+		return err
+	})
+	return p, err
+}
+
+// Put keeps small content that was verified, unless it is kept already.
+func (k *Keeper) Put(d digest.Digest, content []byte) error {
+	if k.disk.Has(d) {
+		return nil
+	}
+	return k.withRoom(int64(len(content)), func() error { return k.disk.Put(d, content) })
+}
+
+// withRoom retries op, which needs room for size bytes, evicting what is unfinished and parked and then what the policy gives
+// up first, until there is room for it or nothing left to evict.
+//
+// What is evicted may free nothing, where a snapshot of the file system has it too. So eviction for one thing ends at a few
+// times its size.
+func (k *Keeper) withRoom(size int64, op func() error) error {
+	for evicted := int64(0); ; {
+		err := op()
+		if !errors.Is(err, disk.ErrFull) || evicted > 4*size+64<<20 {
+			k.Trouble(err)
+			return err
+		}
+		if k.disk.DropOldestParked() {
+			continue
+		}
+		freed, ok := k.evict()
+		if !ok {
+			return err
+		}
+		evicted += freed
+	}
+}
+
+// relieve evicts until all is below the lower mark, so that who comes next need not wait for it.
+func (k *Keeper) relieve(ctx context.Context) {
+	for ctx.Err() == nil {
+		if k.disk.Excess() == 0 {
+			return
+		}
+		if _, ok := k.evict(); !ok && !k.disk.DropOldestParked() {
+			return
+		}
+	}
+}
+
+// mostInUse is how many victims are passed over because somebody has them open, before eviction gives up: as many clients as
+// read old content at once.
+const mostInUse = 1000
+
+// evict removes what is to go first, and returns its size; ok is false if nothing can be removed.
+//
+// The order matters to who holds content in memory: it is told after the content has left recency, and before its file goes.
+func (k *Keeper) evict() (freed int64, ok bool) {
+	for range mostInUse {
+		victim, ok := k.recency.takeVictim()
+		if !ok {
+			return 0, false
+		}
+		names := k.namesOf(victim.Digest, victim.Size)
+		k.removed(victim.Digest)
+		k.changes.note(victim.Digest, false) // before its file goes, for who finds it gone
+		err := k.disk.Evict(victim.Digest, victim.Size)
+		if err != nil { // it stays, as if it had just been used
+			k.changes.note(victim.Digest, true)
+			k.recency.add(victim.Digest, victim.Size)
+		}
+		switch {
+		case errors.Is(err, disk.ErrInUse):
+			continue
+		case err != nil:
+			k.log.Warn("not evicted", zap.Stringer("digest", victim.Digest), zap.Error(err))
+			k.Trouble(err)
+			return 0, false
+		}
+		k.recency.demote(names, victim.Used)
+		k.evicted.Add(1)
+		k.evictedBytes.Add(uint64(victim.Size))
+		k.log.Debug("evicted", zap.Stringer("digest", victim.Digest))
+		return victim.Size, true
+	}
+	return 0, false
+}
+
+func (k *Keeper) removed(d digest.Digest) {
+	if k.opts.Removed != nil {
+		k.opts.Removed(d)
+	}
+}
+
+// maxNaming is how large content may be that is looked into for what it names when it is evicted, in bytes: manifests of real images
+// have 1 to 30 KiB.
+const maxNaming = 256 << 10
+
+// namesOf is what content is made of, if it is a manifest: with it goes what only it needed.
+func (k *Keeper) namesOf(d digest.Digest, size int64) []digest.Digest {
+	if k.opts.Names == nil || size > maxNaming {
+		return nil
+	}
+	f, err := k.disk.Blob(d)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	body, err := io.ReadAll(io.LimitReader(f, maxNaming))
+	if err != nil {
+		return nil
+	}
+	return k.opts.Names(body)
+}

@@ -1,0 +1,120 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.uber.org/zap"
+
+	"github.com/entrepot/entrepot/cache/index"
+)
+
+const (
+	// tendEvery is how often the index is looked after: what came and went is listed in it, one that is not on disk yet is tried again.
+	tendEvery = 5 * time.Second
+
+	// sweepEvery is how often the index is rid of records of what is not kept any more. Such a record spares a HEAD upstream, so
+	// that there is no hurry.
+	sweepEvery = 24 * time.Hour
+)
+
+// tend looks after the index and the pins, until the cache is closed.
+func (c *Cache) tend() {
+	every := time.NewTicker(tendEvery)
+	defer every.Stop()
+	swept := c.opts.Now()
+	c.repin()
+	for {
+		select {
+		case <-every.C:
+		case <-c.ctx.Done():
+			return
+		}
+		if err := c.index.Settle(); err != nil {
+			c.log.Debug("index", zap.Error(err))
+		}
+		c.listChanges()
+		if c.stalePins.Swap(false) {
+			c.repin()
+		}
+		if c.keeper.Counted() && c.opts.Now().Sub(swept) >= sweepEvery {
+			c.logged(c.index.Sweep(c.ctx, c.keeper.Has))
+			swept = c.opts.Now()
+		}
+	}
+}
+
+// listChanges takes down in the index which content came and went.
+func (c *Cache) listChanges() {
+	if changed := c.keeper.TakeChanges(); len(changed) > 0 {
+		c.logged(c.index.List(changed))
+	}
+}
+
+// pin has a manifest stay that a pinned tag names, and what it is made of.
+func (c *Cache) pin(repo Repository, tag string, manifest ocispec.Descriptor) {
+	if c.opts.Pinned == nil || !c.opts.Pinned(repo, tag) || c.keeper.Pinned(manifest.Digest) {
+		return
+	}
+	c.stalePins.Store(true) // what the tag named before need not stay
+	all := make(map[digest.Digest]bool)
+	c.made(all, manifest)
+	var content []digest.Digest
+	for d := range all {
+		content = append(content, d)
+	}
+	c.keeper.Pin(content)
+}
+
+// pinNames has what a manifest is made of stay, if the manifest itself is to.
+func (c *Cache) pinNames(d digest.Digest, names document) {
+	if c.opts.Pinned == nil || !c.keeper.Pinned(d) {
+		return
+	}
+	var content []digest.Digest
+	for _, desc := range names.named() {
+		content = append(content, desc.Digest)
+	}
+	c.keeper.Pin(content)
+}
+
+// repin finds anew what is to stay.
+func (c *Cache) repin() {
+	if c.opts.Pinned == nil {
+		return
+	}
+	all := make(map[digest.Digest]bool)
+	err := c.index.Tags(func(repo Repository, tag string, rec index.Tag) bool {
+		if c.opts.Pinned(repo, tag) {
+			c.made(all, rec.Manifest)
+		}
+		return c.ctx.Err() == nil
+	})
+	if err != nil || c.ctx.Err() != nil {
+		c.logged(err)
+		return // what stays so far does
+	}
+	c.keeper.Repin(all)
+}
+
+// made adds a manifest and all that it is made of, as far as that is kept.
+func (c *Cache) made(all map[digest.Digest]bool, manifest ocispec.Descriptor) {
+	if all[manifest.Digest] {
+		return
+	}
+	all[manifest.Digest] = true
+	m, ok := c.storedManifest(context.Background(), manifest)
+	if !ok {
+		return
+	}
+	for _, image := range m.names.images {
+		c.made(all, image)
+	}
+	for _, group := range [][]ocispec.Descriptor{m.names.config, m.names.layers} {
+		for _, desc := range group {
+			all[desc.Digest] = true
+		}
+	}
+}
