@@ -27,7 +27,10 @@ func (o Options) check() (err error) {
 	}
 	var began, records bool
 	for _, e := range entries {
-		path := filepath.Join(o.Dir, e.Name())
+		if !isBadgers(e.Name()) {
+			continue
+		}
+		path := o.path(e.Name())
 		info, err := e.Info()
 		if err != nil {
 			return err
@@ -60,9 +63,19 @@ func (o Options) check() (err error) {
 	return o.checkTables(tables, edges)
 }
 
+// isBadgers reports whether a file is of the store. There may be others in the directory, if it is the root of a file system.
+func isBadgers(name string) bool {
+	switch filepath.Ext(name) {
+	case ".mem", ".sst", ".vlog":
+		return true
+	}
+	return slices.Contains([]string{badger.ManifestFilename, "MANIFEST-REWRITE", badger.KeyRegistryFileName,
+		badger.KeyRegistryRewriteFileName, "DISCARD"}, name)
+}
+
 // manifest is the tables that are to be there. Others are leftovers, which Badger removes.
 func (o Options) manifest() ([]uint64, error) {
-	f, err := os.Open(filepath.Join(o.Dir, badger.ManifestFilename))
+	f, err := os.Open(o.path(badger.ManifestFilename))
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,8 @@
 //
 // Everything in it can be lost: the content itself lies in files, and upstream knows the rest. So records are written
 // without waiting for the disk (they survive a kill, not a power cut), one that can't be read is one that isn't there, and
-// an index that can't be opened is moved aside and begun anew.
+// an index that can't be opened is moved aside and begun anew. Where there is no room, records are refused or kept in memory:
+// the process lives on.
 package index
 
 import (
@@ -55,10 +56,13 @@ type Index struct {
 
 	// tables is held by who makes Badger rewrite its tables, or takes the store away. It is taken before mu.
 	tables sync.Mutex
-	mu     sync.RWMutex // held for reading while the store is used, for writing while it is exchanged: never over more
+	// guards following
+	lock  *os.File
+	stuck bool // Badger was left in the middle of opening the directory
+
+	mu sync.RWMutex // held for reading while the store is used, for writing while it is exchanged: never over more
 	// guards following
 	live  *store // nil: closed
-	lock  *os.File
 	begun string
 
 	lists listings
@@ -67,7 +71,7 @@ type Index struct {
 	// rotten: a table can't be read. The tables stay as they are, and are moved aside by the next who opens them.
 	rotten atomic.Bool
 
-	// What was read lately. A digest that was shown once stays so: the records of that kind are never overwritten.
+	// What was read lately. A digest that was shown stays so until Sweep forgets it: Confirm does not change what shown has.
 	tags    recent[tagID, Tag]
 	members recent[memberID, Member]
 	shown   recent[shownID, struct{}]

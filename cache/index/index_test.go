@@ -11,12 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func openIndex(t *testing.T, dir string) *Index {
 	t.Helper()
@@ -118,7 +115,7 @@ func TestDamagedIndexIsMovedAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer x.Close()
-	if aside, _ := filepath.Glob(dir + ".damaged-*"); len(aside) != 1 {
+	if aside, _ := filepath.Glob(dir + "/damaged-*"); len(aside) != 1 {
 		t.Errorf("moved aside: %v", aside)
 	}
 	if logs.FilterMessageSnippet("damaged").Len() != 1 {
@@ -133,7 +130,7 @@ func TestIndexThatEndedItsLastOpenersIsMovedAside(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.Close()
-	if err := os.WriteFile(dir+".opening", []byte(".."), 0o600); err != nil {
+	if err := os.WriteFile(dir+"/opening", []byte(".."), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time it is the new one, and stays
@@ -143,7 +140,7 @@ func TestIndexThatEndedItsLastOpenersIsMovedAside(t *testing.T) {
 		}
 		x.Close()
 	}
-	if aside, _ := filepath.Glob(dir + ".damaged-*"); len(aside) != 1 {
+	if aside, _ := filepath.Glob(dir + "/damaged-*"); len(aside) != 1 {
 		t.Errorf("moved aside: %v", aside)
 	}
 }

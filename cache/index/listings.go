@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// maxListing is the largest listing that is recorded, in bytes: half of what a transaction may hold.
+	// maxListing is the largest listing that is recorded, in bytes: a transaction holds little more.
 	maxListing = 512 << 10
 
 	// maxListings is how many bytes of listings are recorded. Their number is bounded by nothing else: each page size that a

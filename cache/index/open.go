@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -60,8 +59,8 @@ const (
 var errLocked = errors.New("index: in use by another process")
 
 // Open opens the index, creating it if need be; it waits a little for another process that has it open. One that is damaged
-// is moved aside, to its name with the suffix ".damaged" and a time, and begun anew, which the log is told. If it can't be
-// opened for lack of room or permission, records are kept in memory until Settle can open it.
+// is moved aside, into a directory within, and begun anew, which the log is told. If it can't be opened for lack of room or
+// permission, records are kept in memory until Settle can open it.
 func Open(own Options) (*Index, error) {
 	x := &Index{opts: own.filled()}
 	for end := time.Now().Add(lockPatience); ; {
@@ -116,13 +115,20 @@ func (x *Index) Close() error {
 // openReal opens the index in its directory, and takes the records over that were kept in memory until now. The caller holds
 // tables, or is the only one to know the index.
 func (x *Index) openReal() error {
-	if !x.opts.Roomy() {
-		return ErrNoRoom
+	if x.stuck {
+		return errFault
+	}
+	if err := x.opts.prepare(); err != nil {
+		return err
 	}
 	if err := x.takeLock(); err != nil {
 		return err
 	}
+	if !x.opts.roomFor(x.opts.logged()) {
+		return ErrNoRoom
+	}
 	real, begun, err := x.opts.openOrBegin()
+	x.stuck = errors.Is(err, errFault)
 	if err != nil {
 		return err
 	}
@@ -131,6 +137,18 @@ func (x *Index) openReal() error {
 	return nil
 }
 
+// logged is how many bytes of logs Badger makes tables of when it opens the directory.
+func (o Options) logged() (sum int64) {
+	logs, _ := filepath.Glob(o.path("*.mem"))
+	for _, name := range logs {
+		if info, err := os.Stat(name); err == nil {
+			sum += info.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+	}
+	return sum
+}
+
+// exchange puts the store in the place of the one in memory, if there is one.
 func (x *Index) exchange(real *store, begun string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -146,21 +164,57 @@ func (x *Index) takeLock() error {
 	if x.lock != nil {
 		return nil
 	}
-	f, err := os.OpenFile(x.opts.Dir+".lock", os.O_RDWR|os.O_CREATE, 0o640)
+	f, err := os.OpenFile(x.opts.path(lockName), os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
 		return err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return fmt.Errorf("%w: %w", errLocked, err)
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return errLocked
+		}
+		return fmt.Errorf("index: lock: %w", err)
 	}
 	x.lock = f
 	return nil
 }
 
+// What lies in the directory beside Badger's files: all that the index needs is within, for the directory may be the root of a
+// file system.
+const (
+	lockName    = "lock"
+	markName    = "opening"
+	asidePrefix = "damaged-"
+)
+
+func (o Options) path(name string) string { return filepath.Join(o.Dir, name) }
+
+// prepare makes the directory. A file in its place is moved into it.
+func (o Options) prepare() error {
+	aside := o.Dir + "." + asideName()
+	info, err := os.Stat(o.Dir)
+	isFile := err == nil && !info.IsDir()
+	if isFile {
+		if err := os.Rename(o.Dir, aside); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(o.Dir, 0o750); err != nil {
+		return err
+	}
+	if isFile {
+		o.Log.Error("the index was no directory: it was moved aside and begun anew")
+		if err := os.Rename(aside, o.path(asideName())); err != nil {
+			return err
+		}
+	}
+	o.permit()
+	return nil
+}
+
 // openOrBegin opens the store in the directory; one that is damaged is moved aside and begun anew.
 func (o Options) openOrBegin() (s *store, begun string, err error) {
-	if _, err := os.Lstat(filepath.Join(o.Dir, badger.ManifestFilename)); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(o.path(badger.ManifestFilename)); errors.Is(err, fs.ErrNotExist) {
 		begun = "missing"
 	}
 	s, err = o.openMarked()
@@ -178,49 +232,39 @@ func (o Options) openOrBegin() (s *store, begun string, err error) {
 // a goroutine of its own, which ends the process, as a kill does: if several before us have not survived, it is damaged.
 func (o Options) openMarked() (*store, error) {
 	earlier, reason := o.marked()
-	if reason != "" || earlier >= maxAttempts {
-		return nil, fmt.Errorf("%d processes ended while opening it; %s", earlier, reason)
+	if reason != "" {
+		return nil, errors.New(reason)
+	}
+	if earlier >= maxAttempts {
+		return nil, fmt.Errorf("the last %d processes ended while opening it", earlier)
 	}
 	if err := o.mark(strings.Repeat(attempt, earlier+1)); err != nil {
 		return nil, err
 	}
-	s, err := o.openChecked()
-	return s, errors.Join(err, os.Remove(o.markName()))
+	err := o.check()
+	var s *store
+	if err == nil {
+		s, err = openDir(o.Dir, o)
+	}
+	return s, errors.Join(err, os.Remove(o.path(markName)))
 }
 
 // attempt is what a mark holds for each who has begun to open the index. Anything else is a reason not to.
 const attempt = "."
 
-func (o Options) markName() string { return o.Dir + ".opening" }
-
-func (o Options) mark(text string) error { return os.WriteFile(o.markName(), []byte(text), 0o640) }
+func (o Options) mark(text string) error { return os.WriteFile(o.path(markName), []byte(text), 0o640) }
 
 func (o Options) marked() (attempts int, reason string) {
-	text, err := os.ReadFile(o.markName())
-	if err != nil {
-		return 0, ""
-	}
+	text, _ := os.ReadFile(o.path(markName))
 	reason = strings.TrimLeft(string(text), attempt)
-	return max(1, len(text)-len(reason)), reason
-}
-
-// openChecked opens the store in the directory after it has been looked through.
-func (o Options) openChecked() (*store, error) {
-	if err := os.MkdirAll(o.Dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, syscall.ENOTDIR) {
-		return nil, err
-	}
-	o.permit()
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	return openDir(o.Dir, o)
+	return len(text) - len(reason), reason
 }
 
 // damaged reports whether an index that can't be opened had better be begun anew: not when the disk, the permissions or the
 // process's means are what is wrong. Badger wraps errors so that only their text is left.
 func damaged(err error) bool {
-	for _, e := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EIO,
-		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.EIO,
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, errFault} {
 		if strings.Contains(err.Error(), e.Error()) {
 			return false
 		}
@@ -228,35 +272,39 @@ func damaged(err error) bool {
 	return true
 }
 
-// moveAside makes place for an index that is begun anew, and removes the oldest of those that were moved aside before.
+// moveAside makes place for an index that is begun anew, and removes the oldest of those that were moved aside before. The
+// manifest goes first: tables without one are damaged still, should this process end in between.
 func (o Options) moveAside(damage error) error {
-	aside := o.Dir + asideSuffix + time.Now().UTC().Format("20060102T150405.000")
-	if err := os.Rename(o.Dir, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	aside := o.path(asideName())
+	if err := os.Mkdir(aside, 0o750); err != nil {
+		return errors.Join(damage, err)
+	}
+	err := os.Rename(o.path(badger.ManifestFilename), filepath.Join(aside, badger.ManifestFilename))
+	entries, listErr := os.ReadDir(o.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	err = errors.Join(err, listErr)
+	for _, e := range entries {
+		if name := e.Name(); isBadgers(name) || name == markName {
+			err = errors.Join(err, os.Rename(o.path(name), filepath.Join(aside, name)))
+		}
+	}
+	if err != nil {
 		return errors.Join(damage, err)
 	}
 	o.Log.Error("the index is damaged: it was moved aside and begun anew; content is kept, freshness is lost",
 		zap.String("aside", aside), zap.NamedError("damage", damage))
-	asides := o.asides()
-	for len(asides) > maxAside {
-		if err := os.RemoveAll(asides[0]); err != nil {
-			return err
-		}
-		asides = asides[1:]
+	for asides := o.asides(); len(asides) > maxAside; asides = asides[1:] {
+		err = errors.Join(err, os.RemoveAll(asides[0]))
 	}
-	return os.RemoveAll(o.markName())
+	return err
 }
 
-const asideSuffix = ".damaged-"
+func asideName() string { return asidePrefix + time.Now().UTC().Format("20060102T150405.000000000") }
 
 // asides are the damaged indexes that were moved aside, the oldest first.
-func (o Options) asides() (paths []string) {
-	parent, base := filepath.Split(o.Dir)
-	entries, _ := os.ReadDir(filepath.Clean(parent))
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), base+asideSuffix) {
-			paths = append(paths, filepath.Join(parent, e.Name()))
-		}
-	}
-	slices.Sort(paths)
+func (o Options) asides() []string {
+	paths, _ := filepath.Glob(o.path(asidePrefix + "*")) // sorted
 	return paths
 }

@@ -38,22 +38,8 @@ const manyTables = 6
 //
 // Badger merges in goroutines of its own, where a rotten block would end the process. So all are looked through before.
 func (x *Index) compactLocked(many int) {
-	x.mu.RLock()
-	s := x.live
-	x.mu.RUnlock()
-	if s == nil || s.dir == "" || x.rotten.Load() {
-		return
-	}
-	newest, size := 0, int64(0)
-	var ids []uint64
-	for _, t := range s.db.Tables() {
-		if t.Level == 0 {
-			newest++
-		}
-		size += int64(t.OnDiskSize)
-		ids = append(ids, t.ID)
-	}
-	if newest < many || !x.opts.Roomy() || x.opts.free() < 2*size || !x.opts.Claim(size) {
+	s, ids, newest, size := x.listTables()
+	if newest < many || x.rotten.Load() || !x.opts.roomFor(2*size) || !x.opts.Claim(size) {
 		return
 	}
 	if err := x.opts.checkTables(ids, whole); err != nil {
@@ -63,6 +49,23 @@ func (x *Index) compactLocked(many int) {
 	if err := s.db.Flatten(1); err != nil {
 		x.opts.Log.Warn("the index was not compacted", zap.Error(err))
 	}
+}
+
+// listTables returns which tables there are at the moment, how many of them hold the newest records, and their size in bytes.
+func (x *Index) listTables() (s *store, ids []uint64, newest int, size int64) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if x.live == nil || x.live.dir == "" {
+		return nil, nil, 0, 0
+	}
+	for _, t := range x.live.db.Tables() {
+		if t.Level == 0 {
+			newest++
+		}
+		size += int64(t.OnDiskSize)
+		ids = append(ids, t.ID)
+	}
+	return x.live, ids, newest, size
 }
 
 // rot says that a table can't be read. Its records are misses, and the next Open begins the index anew.
@@ -132,27 +135,30 @@ func (x *Index) inheritRecord(item *badger.Item) error {
 
 // occupied is how many bytes of the file system the index has, with what was moved aside.
 func (o Options) occupied() (sum int64) {
-	for _, root := range append(o.asides(), o.Dir, o.Dir+".lock", o.markName()) {
-		_ = filepath.WalkDir(root, func(_ string, e fs.DirEntry, err error) error {
-			if err != nil {
-				return nil // gone, or not to be counted
-			}
-			if info, err := e.Info(); err == nil {
-				sum += info.Sys().(*syscall.Stat_t).Blocks * 512
-			}
-			return nil
-		})
-	}
+	_ = filepath.WalkDir(o.Dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // gone, or not to be counted
+		}
+		if info, err := e.Info(); err == nil {
+			sum += info.Sys().(*syscall.Stat_t).Blocks * 512
+		}
+		return nil
+	})
 	return sum
 }
 
-// free is how many bytes of the file system an ordinary process may still take.
-func (o Options) free() int64 {
+// maxMargin is what is to be free beside what Badger writes next: the most that another process may write in the ten or
+// twenty milliseconds that it takes to make a table. On small file systems it is less.
+const maxMargin = 16 << 20
+
+// roomFor reports whether there is room for n bytes of tables.
+func (o Options) roomFor(n int64) bool {
 	var st syscall.Statfs_t
-	if err := syscall.Statfs(o.Dir, &st); err != nil {
-		return 0
+	if !o.Roomy() || syscall.Statfs(o.Dir, &st) != nil {
+		return false
 	}
-	return int64(st.Bavail) * st.Bsize
+	margin := min(maxMargin, int64(st.Blocks)*st.Bsize/64)
+	return int64(st.Bavail)*st.Bsize >= n+margin
 }
 
 // permit gives the owner, if that is us, leave to read and write, should somebody have taken it. What fails is told by who

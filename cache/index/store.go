@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	// memTable is how many bytes of records Badger gathers before it writes a table of them. A transaction holds 15 % of it.
-	memTable = 8 << 20
+	// memTable is how many bytes of records Badger gathers before it writes a table of them. It is that small so that there is
+	// room for one on a small file system too, and so large because a transaction, which may be of one listing, holds 15 % of it.
+	memTable = 4 << 20
 
 	// step is how far the log is allocated ahead of what is written, in bytes.
 	step = 256 << 10
@@ -29,6 +30,7 @@ const (
 var (
 	errFull   = errors.New("a table is to be written first")
 	errRotten = errors.New("index: a table can't be read")
+	errFault  = errors.New("index: the file system filled up in the middle of opening it: not again before a restart")
 )
 
 // cost says how many bytes records take at most: of the log, and of the table that is gathered in memory.
@@ -54,11 +56,12 @@ func (c cost) plus(key, value []byte) cost {
 //     block for is not written. The records under way cost no more than has been taken down for them beforehand, and all of
 //     them are taken down since the file was begun, so none goes beyond what is allocated.
 //   - Tables, and a new log, when the old one is full. Nobody can allocate these beforehand: they have no name until they are
-//     written. They are written only when Options.Roomy says that there is ample room: by the records that may be the ones to
-//     fill the log, which come alone; by compact; by Open and Close.
+//     written. They are written only when there is room for them, and Options.Roomy says that it is ample: by the records that
+//     may be the ones to fill the log, which come alone; by compactLocked; by Open and Close.
 //   - The value log and its statistics. Both are begun by Open, and no value is long enough to go there.
 //
-// What remains is that another process takes all of the ample room in the milliseconds that a table is being written.
+// What remains is that another process takes all of that room, see maxMargin, while a table is being written: some milliseconds
+// for each that fills, of twenty thousand records, and longer when they are compacted.
 type store struct {
 	db  *badger.DB
 	dir string // "": in memory
@@ -67,15 +70,16 @@ type store struct {
 	// alone is held for reading by records that go into the log as it is, and for writing by one that may begin another.
 	alone sync.RWMutex
 	mu    sync.Mutex
-	// guards following; log and id are written only by who holds alone for writing
+	// guards following, of which log, id and claimed are written only by who holds alone for writing
 	log       *os.File // the log that is written to
 	id        int      // its number
 	spent     cost     // since it was begun
 	allocated int64    // bytes of it
+	claimed   bool     // the table that is to be written
 }
 
 func badgerOptions(dir string, log *zap.Logger) badger.Options {
-	// The sizes are for hundreds of thousands of records of 200 bytes in tens of megabytes of memory. Values stay out of the
+	// The sizes are for hundreds of thousands of records of 200 bytes in some megabytes of memory. Values stay out of the
 	// value log (all are below the threshold), so that it needs no collection. Tables are compacted by compact alone.
 	return badger.DefaultOptions(dir).
 		WithLogger(logger{log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)).Sugar()}).
@@ -83,7 +87,7 @@ func badgerOptions(dir string, log *zap.Logger) badger.Options {
 		WithMemTableSize(memTable).WithNumMemtables(2).WithBaseTableSize(2 << 20).
 		WithNumCompactors(0).WithNumLevelZeroTablesStall(1 << 20).
 		WithChecksumVerificationMode(options.OnBlockRead).
-		WithValueThreshold(1 << 20).WithValueLogFileSize(1 << 20).
+		WithValueThreshold(600 << 10).WithValueLogFileSize(1 << 20).
 		WithCompression(options.None).WithBlockCacheSize(0).
 		WithMetricsEnabled(false).WithSyncWrites(false)
 }
@@ -96,8 +100,12 @@ func openMemory(own Options) (*store, error) {
 
 // openDir opens the store in a directory, creating it if need be. There has to be ample room.
 func openDir(dir string, own Options) (s *store, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
-		if p := recover(); p != nil {
+		p := recover()
+		if _, fault := p.(interface{ Addr() uintptr }); fault {
+			err = errFault // by this goroutine, but others of Badger's may have begun to write tables
+		} else if p != nil {
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
@@ -134,7 +142,7 @@ func (s *store) follow(spent cost) error {
 	if s.log != nil {
 		s.log.Close()
 	}
-	s.log, s.id, s.allocated = log, newest, 0
+	s.log, s.id, s.allocated, s.claimed = log, newest, 0, false
 	s.spent = cost{slack + spent.log, slack + spent.table}
 	return nil
 }
@@ -164,10 +172,14 @@ func (s *store) writeAlone(c cost, do func(*badger.DB) error) error {
 	defer s.alone.Unlock()
 	err := s.reserve(c, memTable-slack)
 	if errors.Is(err, errFull) { // else somebody else has begun another meanwhile
-		if !s.own.Roomy() || !s.own.Claim(memTable) {
+		s.claimed = s.claimed || s.own.Claim(memTable)
+		if !s.claimed || !s.own.roomFor(memTable) {
 			return ErrNoRoom
 		}
-		err = s.reserve(c, 2*memTable)
+		err = s.reserve(c, 2*memTable) // as long as the file is; Badger begins another long before
+	}
+	if errors.Is(err, errFull) {
+		return ErrNoRoom
 	}
 	if err != nil {
 		return err
@@ -233,7 +245,7 @@ func (s *store) close() error {
 		return s.db.Close()
 	}
 	defer s.log.Close()
-	if !s.own.Roomy() {
+	if !s.own.roomFor(s.spent.log) {
 		return nil
 	}
 	return s.db.Close()

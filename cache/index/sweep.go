@@ -15,7 +15,7 @@ import (
 type Stats struct {
 	Bytes int64 // that it occupies, when Settle was last called
 	// Records that were there at the last Sweep.
-	Tags, Members, Shown, Listings int
+	Tags, Members, Shown, Listings, Listed int
 }
 
 // Stats returns the latest figures.
@@ -115,6 +115,11 @@ func (x *Index) loadListings() {
 // higher one than those before, the highest at the last Sweep is recorded itself, and a record that is written again between
 // the look at it and its deletion makes the deletion fail.
 func (x *Index) Sweep(ctx context.Context, kept func(digest.Digest) bool) error {
+	if _, ids, _, _ := x.listTables(); !x.rotten.Load() {
+		if err := x.opts.checkTables(ids, whole); err != nil {
+			x.rot(err) // else only misses would tell
+		}
+	}
 	sw, err := x.newSweep(kept)
 	if err != nil {
 		return err
@@ -122,12 +127,14 @@ func (x *Index) Sweep(ctx context.Context, kept func(digest.Digest) bool) error 
 	for _, kind := range []struct {
 		prefix []byte
 		n      *int
-	}{{tagPrefix, &sw.left.Tags}, {memberPrefix, &sw.left.Members}, {shownPrefix, &sw.left.Shown}, {listingPrefix, &sw.left.Listings}, {listedPrefix, new(int)}} {
+	}{
+		{tagPrefix, &sw.left.Tags}, {memberPrefix, &sw.left.Members}, {shownPrefix, &sw.left.Shown},
+		{listingPrefix, &sw.left.Listings}, {listedPrefix, &sw.left.Listed},
+	} {
 		err := x.scan(kind.prefix, func(found []seen) error {
 			begun := time.Now()
 			gone, err := sw.forget(found)
 			*kind.n += len(found) - gone
-			sw.gone += gone
 			return errors.Join(err, rest(ctx, time.Since(begun)))
 		})
 		if err != nil {
@@ -135,17 +142,8 @@ func (x *Index) Sweep(ctx context.Context, kept func(digest.Digest) bool) error 
 		}
 	}
 	x.stats.Store(&sw.left)
-	if err := sw.write(records{{sweptKey, binary.AppendUvarint(nil, sw.now)}}.cost(), func(txn *badger.Txn) error {
-		return txn.Set(sweptKey, binary.AppendUvarint(nil, sw.now))
-	}); err != nil {
-		return err
-	}
-	if left := sw.left.Tags + sw.left.Members + sw.left.Shown; 4*sw.gone > left {
-		x.tables.Lock()
-		defer x.tables.Unlock()
-		x.compactLocked(1)
-	}
-	return nil
+	mark := binary.AppendUvarint(nil, sw.now)
+	return sw.write(cost{}.plus(sweptKey, mark), func(txn *badger.Txn) error { return txn.Set(sweptKey, mark) })
 }
 
 // sweep is one round of Sweep.
@@ -155,7 +153,6 @@ type sweep struct {
 	kept      func(digest.Digest) bool
 	last, now uint64 // versions: the highest at the last Sweep, and when this one began
 	left      Stats
-	gone      int
 }
 
 var errExchanged = errors.New("index: opened anew in the middle of a sweep")
