@@ -13,7 +13,6 @@ import (
 	"strconv"
 
 	"github.com/opencontainers/go-digest"
-	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/entrepot/entrepot/cache/index"
@@ -48,7 +47,7 @@ func run(args []string) (err error) {
 			return err
 		}
 	}
-	x, err := index.Open(filepath.Join(args[0], "index"), func() bool { return true }, zap.NewNop())
+	x, err := index.Open(index.Options{Dir: filepath.Join(args[0], "index")})
 	if err != nil {
 		return err
 	}
