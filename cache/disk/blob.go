@@ -79,6 +79,9 @@ func (s *Store) openContent(d digest.Digest, path string) (c *Content, err error
 	if err != nil {
 		return nil, err
 	}
+	if mended {
+		_ = setTimes(f, leave, unix.Timespec{Nsec: unix.UTIME_NOW})
+	}
 	var st unix.Stat_t
 	err = onDescriptor(f, func(fd int) error { return unix.Fstat(fd, &st) })
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -89,9 +92,7 @@ func (s *Store) openContent(d digest.Digest, path string) (c *Content, err error
 		return nil, err
 	}
 	c = &Content{File: f, Size: st.Size, Mended: mended, store: s, digest: d, mtime: st.Mtim}
-	if mended {
-		_ = setTimes(f, leave, unix.Timespec{Nsec: unix.UTIME_NOW})
-	} else {
+	if !mended {
 		c.Verified = s.verified(d, &st)
 	}
 	return c, nil

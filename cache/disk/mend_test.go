@@ -8,13 +8,14 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
-// ordinarily runs f as somebody whom permissions bind, and who owns what is below dir: as root, on a thread of its own, with another
-// user for what concerns files.
+// ordinarily runs f as somebody whom permissions bind, and who owns what is below dir: for root, on a thread of its own that is
+// another user's as to files.
 func ordinarily(t *testing.T, dir string, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -93,7 +94,7 @@ func TestPermissionsAreMended(t *testing.T) {
 	}
 }
 
-// TestWhatWasMendedStaysUnverified after it was opened once more.
+// TestWhatWasMendedStaysUnverified, also when it is opened once more, until somebody has read it.
 func TestWhatWasMendedStaysUnverified(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir})
@@ -107,6 +108,7 @@ func TestWhatWasMendedStaysUnverified(t *testing.T) {
 			return
 		}
 		defer s.Close()
+		var first *Content
 		for _, mended := range []bool{true, false} {
 			c, err := s.Blob(d)
 			if err != nil {
@@ -116,7 +118,13 @@ func TestWhatWasMendedStaysUnverified(t *testing.T) {
 			if c.Mended != mended || !c.Verified.IsZero() {
 				t.Errorf("mended: %v, verified %v", c.Mended, c.Verified)
 			}
-			c.Close()
+			defer c.Close()
+			if mended {
+				first = c
+			}
+		}
+		if err := s.Stamp(first, time.Now()); err != nil || first.Verified.IsZero() {
+			t.Errorf("not stamped by who has read it: %v", err)
 		}
 	})
 }
