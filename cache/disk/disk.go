@@ -136,6 +136,9 @@ func (s *Store) prepare(ctx context.Context) error {
 		return err
 	}
 	// What can't be made now is made when it is needed.
+	if info, err := s.root.Lstat("partial"); err == nil && !info.IsDir() {
+		_ = s.root.Remove("partial") // it is in the way
+	}
 	_ = s.root.Mkdir("partial", 0o750)
 	_ = s.root.Mkdir("blobs", 0o750)
 	if err := errors.Join(s.adopt(), s.openCensus()); err != nil {

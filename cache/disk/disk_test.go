@@ -420,3 +420,32 @@ func TestDroppingWhatIsParkedSparesWhatIsMadeAnew(t *testing.T) {
 		t.Errorf("%d bytes used, %d to be written", s.Used(), s.space.unwritten)
 	}
 }
+
+func TestGarbageInPartialIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	partial := filepath.Join(dir, "partial")
+	for name, arrange := range map[string]func() error{
+		"a file for the directory": func() error { return os.WriteFile(partial, nil, 0o640) },
+		"a link for the directory": func() error { return os.Symlink("/", partial) },
+		"all kinds of things": func() error {
+			return errors.Join(os.MkdirAll(filepath.Join(partial, "a", "b"), 0o750), os.Symlink("/", filepath.Join(partial, "link")),
+				os.WriteFile(filepath.Join(partial, "file"), nil, 0))
+		},
+	} {
+		if err := errors.Join(os.RemoveAll(partial), arrange()); err != nil {
+			t.Fatal(err)
+		}
+		s := open(t, Options{Dir: dir})
+		if want := 3; name == "all kinds of things" && s.Leftovers() != want {
+			t.Errorf("%s: %d leftovers", name, s.Leftovers())
+		}
+		d := put(t, s, "content")
+		if left, err := os.ReadDir(partial); err != nil || len(left) > 0 {
+			t.Errorf("%s: %v, %v", name, left, err)
+		}
+		if err := s.Evict(d, 7); err != nil {
+			t.Error(err)
+		}
+		s.Close()
+	}
+}
