@@ -9,8 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// pour fills or empties the file system that the store believes to be on: so many bytes are free but for what the ballast, and what is
-// kept, leave.
+// pour fills or empties the file system that the store believes to be on.
 func pour(s *Store, left func() int64) {
 	s.space.free = func() (int64, error) { return left(), nil }
 }

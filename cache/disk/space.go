@@ -83,8 +83,8 @@ func newSpace(opts Options, capacity int64) *space {
 	return s
 }
 
-// blocks is what content of that size takes up at most: its blocks, and, if it is larger than what a file system notes in its
-// inode whatever the order in which it is written, those that say where its blocks are. On ext4 one of them is enough for 340 pieces.
+// blocks is what content of that size takes up: its blocks, and, unless it is small, those that say where its blocks are. On ext4
+// one of these is enough for 340 pieces.
 func blocks(size int64) int64 {
 	sum := whole(size + block - 1)
 	if size > 256<<10 {
@@ -288,9 +288,9 @@ func (s *space) named() (sum, most int64) {
 	return sum, most
 }
 
-// excessLocked is how many bytes are to be evicted to come below the lower marks, with a ballast. What is unseen can't be: it is left out, and
-// with it what there may not even be. Where evicting everything would not leave as much free as is configured, nothing is
-// evicted for that: others have filled the file system, and a cache that is empty helps nobody.
+// excessLocked is how many bytes are to be evicted to come below the lower marks, with a ballast. What is unseen can't be: it is
+// left out, and with it what there may not even be. Where evicting everything would not leave as much free as is configured,
+// nothing is evicted for that: others have filled the file system, and a cache that is empty helps nobody.
 func (s *space) excessLocked(free int64) int64 {
 	var over, short int64
 	missing := s.wanted - s.sums[ballast]

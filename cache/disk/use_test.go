@@ -191,7 +191,8 @@ func TestNothingOnDiskIsUncounted(t *testing.T) {
 	}
 	for seed := range uint64(25) {
 		rnd := rand.New(rand.NewPCG(seed, 0))
-		c := &crew{t: t, dir: t.TempDir(), contents: contents, kept: make(map[digest.Digest]int64), landing: make(map[digest.Digest]*Partial)}
+		c := &crew{t: t, dir: t.TempDir(), contents: contents,
+			kept: make(map[digest.Digest]int64), landing: make(map[digest.Digest]*Partial)}
 		c.s = open(t, Options{Dir: c.dir, MaxSize: 50 * block, Made: func(d digest.Digest, size int64) { c.kept[d] = size }})
 		for step := range 200 {
 			c.step(rnd)
@@ -226,7 +227,8 @@ func (c *crew) finish() {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.t.Error(err)
 	}
-	if sums := c.s.space.sums; c.s.Used() != 0 || c.s.space.unwritten != 0 || len(c.s.uses.of) > 0 || sums[sundry] != fixed+int64(len(dirs))*block {
+	sums := c.s.space.sums
+	if c.s.Used() != 0 || c.s.space.unwritten != 0 || len(c.s.uses.of) > 0 || sums[sundry] != fixed+int64(len(dirs))*block {
 		c.t.Errorf("all is gone, but the accounts say %v, %d to be written, in use %v", sums, c.s.space.unwritten, c.s.uses.of)
 	}
 	c.s.Close()
