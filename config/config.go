@@ -18,10 +18,20 @@
 //	listen: :5000
 //	admin_listen: 127.0.0.1:5001
 //	data_dir: /var/lib/entrepot
+//	index_dir: /var/lib/entrepot-index
 //	default_registry: docker.io
 //	shutdown_grace: 30s
 //	log: {level: info, format: auto}
-//	cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 60s, fill: auto, when_abandoned: finish, read_ahead: config}
+//	cache:
+//	  max_size: 200GiB
+//	  min_free: 5%
+//	  pin: [docker.io/library/alpine:*, ghcr.io/owner/**]
+//	  scrub_rate: 20MiB/s
+//	  verify_after: 30d
+//	  tag_ttl: 60s
+//	  fill: auto
+//	  when_abandoned: finish
+//	  read_ahead: config
 //	registries:
 //	  docker.io:
 //	    endpoints: [{url: https://registry-1.docker.io}]
@@ -59,13 +69,16 @@ type Config struct {
 	AdminListen string `yaml:"admin_listen"`
 	// DataDir is the directory that holds the cache, relative to the working directory. Default "./data".
 	DataDir string `yaml:"data_dir"`
+	// IndexDir is the directory that holds the index, relative to the working directory; it may be on another file system than
+	// DataDir, which holds the content. Default: "", which is the directory index in DataDir.
+	IndexDir string `yaml:"index_dir,omitempty"`
 	// DefaultRegistry answers a request that names no registry; it is one of Registries. Default "docker.io".
 	DefaultRegistry string `yaml:"default_registry"`
 	// ShutdownGrace is how long running transfers may go on after a signal to stop. Default 30s.
 	ShutdownGrace Duration `yaml:"shutdown_grace"`
 	// Log says what is logged, and how.
 	Log Log `yaml:"log"`
-	// Cache bounds what is kept, says for how long it is believed, and how it is fetched.
+	// Cache bounds what is kept, says what stays, for how long it is believed, and how it is fetched.
 	Cache Cache `yaml:"cache"`
 	// Registries is the closed table of upstream registries, by canonical name, host[:port]. What the file says of a
 	// registry is laid over its defaults. docker.io is always in it.
@@ -82,14 +95,21 @@ type Log struct {
 	Format Format `yaml:"format"`
 }
 
-// Cache bounds what is kept, says for how long it is believed, and how it is fetched.
+// Cache bounds what is kept, says what stays, for how long it is believed, and how it is fetched.
 type Cache struct {
-	// MaxSize is the most that the data directory may hold, as a size or as a percentage of its file system.
+	// MaxSize is the most that the data directory may hold, as a size, 16MiB or more, or as a percentage of its file system.
 	// Default: not set; only the free space limits the cache.
 	MaxSize Space `yaml:"max_size,omitempty"`
 	// MinFree is the space on the file system that is never filled, as a size or as a percentage of it; 0 is none.
 	// Default 5%, as much as many file systems keep back for the administrator.
 	MinFree Space `yaml:"min_free"`
+	// Pin says which images are kept when others go to make room. Default: none.
+	Pin []Pattern `yaml:"pin,omitempty"`
+	// ScrubRate is how fast kept content is read again to see whether it is still right. Default weekly.
+	ScrubRate ScrubRate `yaml:"scrub_rate"`
+	// VerifyAfter is after how long content that was not read again meanwhile is verified while it is served, its last byte
+	// held back; 0 is never. Default 30d.
+	VerifyAfter Duration `yaml:"verify_after"`
 	// TagTTL is how long a tag is answered without asking upstream; 0 asks each time. Default 60s.
 	TagTTL Duration `yaml:"tag_ttl"`
 	// Fill says how much of a blob is fetched for clients that ask for parts of it: auto, these parts until they add up,
@@ -175,8 +195,8 @@ func Default() *Config {
 		ShutdownGrace:   Duration(30 * time.Second),
 		Log:             Log{Level: "info", Format: "auto"},
 		Cache: Cache{
-			MinFree: Space{Percent: 5}, TagTTL: Duration(60 * time.Second), Fill: "auto", WhenAbandoned: "finish",
-			ReadAhead: "config",
+			MinFree: Space{Percent: 5}, ScrubRate: ScrubWeekly, VerifyAfter: Duration(30 * day),
+			TagTTL: Duration(60 * time.Second), Fill: "auto", WhenAbandoned: "finish", ReadAhead: "config",
 		},
 		Registries: map[string]Registry{dockerHub: defaultRegistry(dockerHub)},
 	}

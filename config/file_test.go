@@ -8,7 +8,7 @@ import (
 )
 
 func TestWhatIsWrongInTheFile(t *testing.T) {
-	const keys = "listen, admin_listen, data_dir, default_registry, shutdown_grace, log, cache, registries, bandwidth"
+	const keys = "listen, admin_listen, data_dir, index_dir, default_registry, shutdown_grace, log, cache, registries, bandwidth"
 	const host = "allowed: host or host:port, such as registry.example:5000"
 	const both = "allowed: username with password or password_file"
 	for _, tt := range []struct {
@@ -17,7 +17,7 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 	}{
 		// Shape.
 		{"unknown key", "cache:\n  tag_tl: 5s\n",
-			[]string{"f.yaml:2: cache.tag_tl: unknown key; did you mean tag_ttl? allowed: max_size, min_free, tag_ttl, fill, when_abandoned, read_ahead"}},
+			[]string{"f.yaml:2: cache.tag_tl: unknown key; did you mean tag_ttl? allowed: max_size, min_free, pin, scrub_rate, verify_after, tag_ttl, fill, when_abandoned, read_ahead"}},
 		{"unknown key far from any", "zzzzzzzz: 1\n",
 			[]string{"f.yaml:1: zzzzzzzz: unknown key; allowed: " + keys}},
 		{"key that is no text", "\n? [listen]\n: 1\n",
@@ -140,7 +140,7 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 
 		// What does not fit together.
 		{"max_size 0", "cache: {max_size: 0}\n",
-			[]string{"f.yaml:1: cache.max_size: 0 would keep nothing; allowed: a size such as 200GiB, a percentage such as 80%, or to leave the key out for no limit but the free space"}},
+			[]string{"f.yaml:1: cache.max_size: 0 would keep nothing; allowed: 16MiB or more, such as 200GiB, a percentage such as 80%, or to leave the key out for no limit but the free space"}},
 		{"addresses", "listen: 5000\nadmin_listen: a b:80\n",
 			[]string{
 				`f.yaml:1: listen: "5000" is not an address to listen on; allowed: host:port or :port, with a port up to 65535`,

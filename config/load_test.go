@@ -35,10 +35,13 @@ func message(err error) string {
 const wholeFile = `listen: 127.0.0.1:80
 admin_listen: off
 data_dir: /var/lib/entrepot
+index_dir: /srv/index
 default_registry: GHCR.io
 shutdown_grace: 1d12h
 log: {level: debug, format: json}
-cache: {max_size: 200GiB, min_free: 5%, tag_ttl: 90s, fill: whole, when_abandoned: park, read_ahead: off}
+cache:
+  {max_size: 200GiB, min_free: 5%, pin: [Docker.io/alpine:3.*, ghcr.io/owner/**], scrub_rate: 20MiB/s, verify_after: 0,
+  tag_ttl: 90s, fill: whole, when_abandoned: park, read_ahead: off}
 registries:
   index.docker.io:
     credentials: {username: ci, password_file: hub}
@@ -59,11 +62,14 @@ func wholeConfig() *Config {
 	return &Config{
 		Listen:          "127.0.0.1:80",
 		DataDir:         "/var/lib/entrepot",
+		IndexDir:        "/srv/index",
 		DefaultRegistry: "ghcr.io",
 		ShutdownGrace:   Duration(36 * time.Hour),
 		Log:             Log{Level: "debug", Format: "json"},
 		Cache: Cache{
-			MaxSize: Space{Bytes: 200 << 30}, MinFree: Space{Percent: 5}, TagTTL: Duration(90 * time.Second),
+			MaxSize: Space{Bytes: 200 << 30}, MinFree: Space{Percent: 5},
+			Pin:       []Pattern{"docker.io/library/alpine:3.*", "ghcr.io/owner/**"},
+			ScrubRate: 20 << 20, TagTTL: Duration(90 * time.Second),
 			Fill: "whole", WhenAbandoned: "park", ReadAhead: "off",
 		},
 		Registries: map[string]Registry{
@@ -252,7 +258,7 @@ func TestOverridesWinAndAreNamed(t *testing.T) {
 }
 
 func TestWriteYAMLLoadsAgainWithoutSecrets(t *testing.T) {
-	for name, text := range map[string]string{"default": "", "whole": wholeFile, "percent": "cache: {max_size: 12.5%, min_free: 1TB}\n"} {
+	for name, text := range map[string]string{"default": "", "whole": wholeFile, "percent": "cache: {max_size: 12.5%, min_free: 1TB, scrub_rate: off}\n"} {
 		t.Run(name, func(t *testing.T) {
 			want, err := loadText(t, text, nil)
 			if err != nil {
@@ -306,7 +312,9 @@ func TestWriteYAMLText(t *testing.T) {
 	}
 	for _, line := range []string{"admin_listen: ''", "shutdown_grace: 1d12h", "  max_size: 200GiB", "  min_free: 5%",
 		"      password: '[hidden]'", "      username: '0123'", "  upstream: 25MB/s", "  background: 2MB/s", "  fill: whole",
-		"  when_abandoned: park", "  read_ahead: 'off'", "    prefer: speed", "      per_blob: 1", "      per_endpoint: 100"} {
+		"  when_abandoned: park", "  scrub_rate: 20MiB/s", "  verify_after: 0s", "  pin:",
+		"  - docker.io/library/alpine:3.*", "index_dir: /srv/index",
+		"  read_ahead: 'off'", "    prefer: speed", "      per_blob: 1", "      per_endpoint: 100"} {
 		if !slices.Contains(strings.Split(b.String(), "\n"), line) {
 			t.Errorf("no line %q in\n%s", line, &b)
 		}
@@ -357,6 +365,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add("cache: {max_size: 12.5%, tag_ttl: 1.5d}", "ENTREPOT_BANDWIDTH_UPSTREAM=1Gbit/s")
 	f.Add("registries: {a.io: {endpoints: [{url: http://b.io}, {url: http://a.io, trusted: true}], connections: {per_blob: 8}}}", "")
 	f.Add("registries: {a.io: {endpoints: [{url: http://a.io, trusted: false}], prefer: speed}}", "ENTREPOT_REGISTRIES_A_IO_CONNECTIONS_PER_ENDPOINT=1000")
+	f.Add("cache: {pin: ['docker.io/{a,b}:[0-9]*'], scrub_rate: off}\nindex_dir: i", "ENTREPOT_CACHE_PIN=docker.io/**")
 	f.Add("cache: {fill: whole, when_abandoned: park}", "ENTREPOT_BANDWIDTH_BACKGROUND=1MiB/s")
 	f.Add("a: &a [*a, {<<: *a}]\n---\n", "ENTREPOT_CACHE_MAX_SIZE=")
 	f.Add("data_dir: \"\\u2028 \\x85 \\t\"\nregistries: {a: {credentials: {username: \"\\x00\", password: \"~\"}}}", "")

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,16 +21,16 @@ func (c *Config) Validate() error { return errors.Join(c.check(nil)...) }
 func (c *Config) check(from origins) []error {
 	k := &checker{config: c, from: from}
 	k.listeners()
-	if c.DataDir == "" {
-		k.fail("data_dir", "is empty; allowed: a directory")
-	}
+	k.directories()
 	names := slices.Sorted(maps.Keys(c.Registries))
 	if _, ok := c.Registries[c.DefaultRegistry]; !ok {
 		k.fail("default_registry", "%s is not configured; allowed: %s", quote(c.DefaultRegistry), list(names))
 	}
-	if _, given := from["cache.max_size"]; given && c.Cache.MaxSize.IsZero() {
-		k.fail("cache.max_size", "0 would keep nothing; allowed: a size such as 200GiB, a percentage such as 80%%, "+
-			"or to leave the key out for no limit but the free space")
+	k.space()
+	for i, pattern := range c.Cache.Pin {
+		if registry, _, _, _ := pattern.cut(); !slices.Contains(names, registry) {
+			k.fail(item("cache.pin", i), "the registry of %s is not configured; allowed: %s", quote(string(pattern)), list(names))
+		}
 	}
 	hosts := map[string]string{}
 	for _, name := range names {
@@ -51,6 +52,57 @@ func (k *checker) fail(key, format string, args ...any) {
 	}
 }
 
+// directories checks the two directories. One moves aside an index that is damaged, so nothing else may be in it; and the other
+// keeps files under names of its own.
+func (k *checker) directories() {
+	data, index := k.config.DataDir, k.config.IndexDir
+	if data == "" {
+		k.fail("data_dir", "is empty; allowed: a directory")
+		return
+	}
+	if index == "" {
+		return
+	}
+	if within(index, data) {
+		k.fail("index_dir", "data_dir (%s) is in it; allowed: a directory of its own", quote(data))
+	}
+	for _, name := range []string{"blobs", "partial"} {
+		if within(filepath.Join(data, name), index) {
+			k.fail("index_dir", "is in %s, where content is; allowed: a directory of its own", quote(filepath.Join(data, name)))
+		}
+	}
+}
+
+// within reports whether a directory is another, or in it, by their names.
+func within(outer, inner string) bool {
+	path, err := filepath.Rel(outer, inner)
+	return err == nil && path != ".." && !strings.HasPrefix(path, "../")
+}
+
+// LeastSize is the least that cache.max_size may be, in bytes: the index takes several MiB by itself, and with less than this there
+// would hardly be room for one layer.
+const LeastSize = 16 << 20
+
+// space checks how much of the disk may be used.
+func (k *checker) space() {
+	const maxAllowed = "allowed: 16MiB or more, such as 200GiB, a percentage such as 80%%, or to leave the key out for no limit but the free space"
+	switch size, given := k.config.Cache.MaxSize, k.given("cache.max_size"); {
+	case given && size.IsZero():
+		k.fail("cache.max_size", "0 would keep nothing; "+maxAllowed)
+	case size.Percent == 0 && size.Bytes > 0 && size.Bytes < LeastSize:
+		k.fail("cache.max_size", "%s has no room for an index and content; "+maxAllowed, size)
+	}
+	if k.config.Cache.MinFree.Percent == 100 {
+		k.fail("cache.min_free", "100%% would leave no room to keep anything; allowed: a size such as 20GiB, or a percentage below 100%%")
+	}
+}
+
+// given reports whether there is a value for the key.
+func (k *checker) given(key string) bool {
+	_, given := k.from[key]
+	return given
+}
+
 // listeners checks the two addresses, and that both can be had.
 func (k *checker) listeners() {
 	host, port, ok := k.address("listen", k.config.Listen, "host:port or :port")
@@ -65,7 +117,7 @@ func (k *checker) listeners() {
 		return
 	}
 	key := "admin_listen"
-	if _, given := k.from[key]; !given {
+	if !k.given(key) {
 		key = "listen"
 	}
 	k.fail(key, "listen (%s) and admin_listen (%s) take the same port; allowed: two ports, or admin_listen off",

@@ -37,6 +37,7 @@ var homes = map[string][]string{
 	"golang.org/x/time":                    {"upstream/bandwidth"},
 	"go.yaml.in/yaml":                      {"config"},
 	"github.com/dustin/go-humanize":        {"config"},
+	"github.com/bmatcuk/doublestar":        {"config"},
 	"github.com/cenkalti/backoff":          {"cache/fill", "cache/relay"},
 	"go.uber.org/zap":                      {"cmd/entrepot", "proxy", "cache", "cache/index", "cache/keeper", "upstream"},
 	"net/http":                             {"cmd/entrepot", "proxy", "cache", "upstream"},
