@@ -1,15 +1,23 @@
 package proxy
 
 import (
+	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 
 	"github.com/gorilla/mux"
+
+	"github.com/entrepot/entrepot/cache"
 )
 
-// Admin is the handler of the admin listener: health, metrics, profiles. ready tells whether the mirror wants traffic.
-func Admin(m *Metrics, ready func() bool) http.Handler {
+// CachePath is where the admin listener answers with the cache's figures, as JSON of [cache.Stats].
+const CachePath = "/api/cache"
+
+// Admin is the handler of the admin listener: health, metrics, figures, profiles. ready tells whether the mirror wants traffic,
+// stats what the cache holds.
+func Admin(m *Metrics, ready func() bool, stats func() cache.Stats) http.Handler {
 	r := mux.NewRouter()
 	text := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -18,15 +26,19 @@ func Admin(m *Metrics, ready func() bool) http.Handler {
 			_, _ = io.WriteString(w, body)
 		}
 	}
-	r.HandleFunc("/", text(http.StatusOK, "entrepot admin: /healthz /readyz /metrics /debug/pprof/\n"))
+	r.HandleFunc("/", text(http.StatusOK, "entrepot admin: /healthz /readyz /metrics "+CachePath+" /debug/pprof/\n"))
 	r.HandleFunc("/healthz", text(http.StatusOK, "ok\n"))
 	r.HandleFunc("/readyz", func(w http.ResponseWriter, req *http.Request) {
 		if ready() {
-			text(http.StatusOK, "ready\n")(w, req)
+			text(http.StatusOK, "ready\n"+degraded(stats().Degraded))(w, req)
 			return
 		}
 		text(http.StatusServiceUnavailable, "not ready\n")(w, req)
 	})
+	r.HandleFunc(CachePath, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(stats()) // the connection's end, if anything
+	}).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/metrics", m.Handler())
 	r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	r.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -34,4 +46,14 @@ func Admin(m *Metrics, ready func() bool) http.Handler {
 	r.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	r.PathPrefix("/debug/pprof/").HandlerFunc(pprof.Index)
 	return r
+}
+
+// degraded says why the disk is not used as it might be, a line each. That makes nobody less ready: pulls stream through, and where
+// they would go instead nothing is cached at all.
+func degraded(reasons []string) string {
+	var b strings.Builder
+	for _, reason := range reasons {
+		b.WriteString("degraded: " + reason + "\n")
+	}
+	return b.String()
 }

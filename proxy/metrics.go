@@ -25,6 +25,7 @@ type Metrics struct {
 	fills            *prometheus.CounterVec
 	fillReaders      prometheus.Histogram
 	ahead            *prometheus.CounterVec
+	healed           *prometheus.CounterVec
 
 	answers map[series]answers // those of the configured registries: made at the start, and only read after that
 }
@@ -57,12 +58,13 @@ func NewMetrics(registries []string, version string) *Metrics {
 		fills:         counter("fills_total", "Transfers of blobs from upstream that ended: kept, or failed.", "outcome"),
 		fillReaders: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "entrepot_fill_readers",
 			Help: "How many clients shared a transfer of a blob from upstream.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}}),
-		ahead: counter("read_ahead_total", "Manifests and blobs fetched before a client asked: kept, or failed.", "registry", "kind", "outcome"),
+		ahead:  counter("read_ahead_total", "Manifests and blobs fetched before a client asked: kept, or failed.", "registry", "kind", "outcome"),
+		healed: counter("cache_healed_total", "Content that was damaged, dropped, and is here again, by what was wrong with it.", "damage"),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "entrepot_build_info", Help: "Always 1."}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.requests, m.bytes, m.firstByte, m.upstreamRequests, m.upstreamSeconds, m.upstreamBytes,
-		m.fills, m.fillReaders, m.ahead, build,
+		m.fills, m.fillReaders, m.ahead, m.healed, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.zero(registries)
 	return m
@@ -96,6 +98,9 @@ func (m *Metrics) zero(registries []string) {
 	for _, outcome := range []string{outcomeKept, outcomeFailed} {
 		m.fills.WithLabelValues(outcome)
 	}
+	for _, damage := range cache.Damages {
+		m.healed.WithLabelValues(string(damage))
+	}
 }
 
 // What package upstream calls the kinds of its requests, and how they end.
@@ -103,18 +108,6 @@ var (
 	upstreamKinds    = []string{"manifest", "blob", "list", "token", "probe"}
 	upstreamOutcomes = []string{"ok", "refused", "throttled", "failed"}
 )
-
-// Watch adds the momentary figures of a cache.
-func (m *Metrics) Watch(stats func() cache.Stats) {
-	gauge := func(name, help string, of func(cache.Stats) float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "entrepot_" + name, Help: help}, func() float64 { return of(stats()) })
-	}
-	m.registry.MustRegister(
-		gauge("cache_bytes", "Bytes on disk, kept and reserved.", func(s cache.Stats) float64 { return float64(s.Bytes) }),
-		gauge("fills_in_flight", "Transfers of blobs from upstream under way.", func(s cache.Stats) float64 { return float64(s.Fills) }),
-		gauge("fill_readers_now", "Clients that follow them.", func(s cache.Stats) float64 { return float64(s.Readers) }),
-		gauge("manifests_being_written", "Manifests that are served and not on disk yet.", func(s cache.Stats) float64 { return float64(s.Drafts) }))
-}
 
 // Handler serves the metrics to Prometheus.
 func (m *Metrics) Handler() http.Handler {
@@ -144,6 +137,9 @@ func (m *Metrics) FillDone(readers int, err error) {
 func (m *Metrics) AheadDone(registry, kind string, was bool) {
 	m.ahead.WithLabelValues(registry, kind, kept(was)).Inc()
 }
+
+// Healed counts content that was damaged and is here again.
+func (m *Metrics) Healed(damage cache.Damage) { m.healed.WithLabelValues(string(damage)).Inc() }
 
 const outcomeKept = "kept"
 

@@ -75,7 +75,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) (err error) {
 	})
 	servers, err := listen(log, []endpoint{
 		{"mirror", c.Listen, mirror},
-		{"admin", c.AdminListen, proxy.Admin(metrics, ready.Load)},
+		{"admin", c.AdminListen, proxy.Admin(metrics, ready.Load, opened.Stats)},
 	})
 	if err != nil {
 		return err

@@ -183,6 +183,7 @@ func TestAdminListener(t *testing.T) {
 		"/readyz":       "ready\n",
 		"/metrics":      `entrepot_requests_total{kind="blob",registry="docker.io",verdict="hit"} 0`,
 		"/debug/pprof/": "goroutine",
+		"/api/cache":    `"blobs":0`,
 		"/":             "/metrics",
 	} {
 		if status, body := get(t, r.admin+path); status != 200 || !strings.Contains(body, want) {
