@@ -36,7 +36,7 @@ var homes = map[string][]string{
 	"github.com/spf13/cobra":               {"cmd/entrepot"},
 	"golang.org/x/time":                    {"upstream/bandwidth"},
 	"go.yaml.in/yaml":                      {"config"},
-	"github.com/dustin/go-humanize":        {"config"},
+	"github.com/dustin/go-humanize":        {"cmd/entrepot", "config"},
 	"github.com/bmatcuk/doublestar":        {"config"},
 	"github.com/cenkalti/backoff":          {"cache/fill", "cache/relay"},
 	"go.uber.org/zap":                      {"cmd/entrepot", "proxy", "cache", "cache/index", "cache/keeper", "upstream"},

@@ -118,38 +118,31 @@ func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (m
 }
 
 func openCache(ctx context.Context, c *config.Config, upstreams map[string]*upstream.Registry, metrics *proxy.Metrics, log *zap.Logger) (*cache.Cache, error) {
-	maxSize, err := bytesOf(c.Cache.MaxSize, c.DataDir)
-	if err != nil {
-		return nil, err
-	}
-	minFree, err := bytesOf(c.Cache.MinFree, c.DataDir)
+	maxSize, minFree, err := space(c, log)
 	if err != nil {
 		return nil, err
 	}
 	opts := cache.Options{
-		DataDir: c.DataDir, MaxSize: maxSize, MinFree: minFree, TagTTL: time.Duration(c.Cache.TagTTL),
+		DataDir: c.DataDir, IndexDir: c.IndexDir, MaxSize: maxSize, MinFree: minFree, TagTTL: time.Duration(c.Cache.TagTTL),
+		Pinned: pinned(c.Cache.Pin), ScrubRate: scrubRate(c.Cache.ScrubRate), VerifyAfter: time.Duration(c.Cache.VerifyAfter),
 		FillWhole: c.Cache.Fill == "whole", ParkAbandoned: c.Cache.WhenAbandoned == "park",
 		ReadAhead: readAhead[c.Cache.ReadAhead],
-		Upstreams: make(map[string]cache.Upstream), FillDone: metrics.FillDone, AheadDone: metrics.AheadDone, Log: log,
+		Upstreams: make(map[string]cache.Upstream), FillDone: metrics.FillDone, AheadDone: metrics.AheadDone,
+		Healed: metrics.Healed, Log: log,
 	}
 	for name, u := range upstreams {
 		opts.Upstreams[name] = u
 	}
-	return cache.Open(ctx, opts)
+	opened, err := cache.Open(ctx, opts)
+	if err != nil {
+		return nil, unusable(err)
+	}
+	return opened, nil
 }
 
 // readAhead says what the modes of the configuration are to the cache.
 var readAhead = map[config.ReadAhead]cache.ReadAhead{
 	"off": cache.ReadNothing, "manifests": cache.ReadManifests, "config": cache.ReadConfig, "layers": cache.ReadLayers,
-}
-
-// bytesOf is how many bytes an amount of disk stands for on the file system of dir.
-func bytesOf(s config.Space, dir string) (int64, error) {
-	if s.Percent == 0 {
-		return s.Bytes, nil
-	}
-	capacity, err := cache.Capacity(dir)
-	return int64(float64(capacity) * s.Percent / 100), err
 }
 
 func names(c *config.Config) []string { return slices.Sorted(maps.Keys(c.Registries)) }
