@@ -51,12 +51,6 @@ var (
 	ErrClosed = fill.ErrClosed
 )
 
-// Damage is what became of something that was kept.
-type Damage = keeper.Damage
-
-// Damages are all kinds of damage.
-var Damages = keeper.Damages
-
 // Options say how a Cache works. DataDir and Upstreams are required.
 type Options struct {
 	DataDir  string
@@ -162,7 +156,7 @@ func (c *Cache) openStores(ctx context.Context) (err error) {
 		c.log.Error("the index was lost: it was begun anew; content is kept, freshness is lost")
 		fallthrough
 	case "damaged":
-		c.keeper.Healed(keeper.Index)
+		c.keeper.Healed(keeper.DamagedIndex)
 	}
 	return nil
 }
@@ -187,28 +181,6 @@ func (c *Cache) Close() error {
 	c.work.Wait()
 	c.listChanges()
 	return errors.Join(c.index.Close(), c.keeper.Close())
-}
-
-// Stats are momentary figures, and what has happened since Open.
-type Stats struct {
-	keeper.Stats
-	Limit   int64 // bytes on disk at most; 0: as much as there is
-	Index   int64 // bytes of the index on disk
-	Fills   int   // transfers from upstream in flight
-	Readers int   // clients that follow them
-	Drafts  int   // manifests that are being written to disk
-}
-
-// Stats returns the figures of this moment.
-func (c *Cache) Stats() Stats {
-	f := c.fills.Stats()
-	transfers, readers := c.relays.Stats()
-	s := Stats{Stats: c.keeper.Stats(), Limit: c.opts.MaxSize, Index: c.index.Stats().Bytes,
-		Fills: f.Flights + transfers, Readers: f.Readers + readers, Drafts: c.memory.draftsNow()}
-	if c.index.Temporary() {
-		s.Degraded = append(s.Degraded, "the index can't be written, and is in memory only")
-	}
-	return s
 }
 
 // Capacity is the size in bytes of the file system that holds, or will hold, a data directory.

@@ -76,7 +76,7 @@ func TestServedFromTheFirstMoment(t *testing.T) {
 		t.Errorf("%d bytes are used", used)
 	}
 	c.keeper.Census(t.Context())
-	if used, files := c.Stats().Bytes, count(t, opts.DataDir); used != 4096*int64(files+1) { // fresh takes two
+	if used, files := c.keeper.Stats().Bytes, count(t, opts.DataDir); used != 4096*int64(files+1) { // fresh takes two
 		t.Errorf("%d bytes are used by %d files", used, files)
 	}
 	if got := pull(c, up, fresh); got != Hit {

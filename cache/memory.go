@@ -208,11 +208,11 @@ func (c *Cache) readSmall(d digest.Digest, f io.Reader, size int64) (s *small, o
 	body := make([]byte, size)
 	if _, err := io.ReadFull(f, body); err != nil {
 		c.log.Warn("kept content can't be read", zap.Stringer("digest", d), zap.Error(err))
-		c.keeper.Drop(d, keeper.Unreadable)
+		c.keeper.Drop(d, keeper.DamagedUnreadable)
 		return nil, false
 	}
 	if d.Algorithm().FromBytes(body) != d {
-		c.keeper.Drop(d, keeper.Content)
+		c.keeper.Drop(d, keeper.DamagedContent)
 		return nil, false
 	}
 	s = &small{digest: d, body: body}

@@ -104,7 +104,7 @@ func TestRemovalMeetsRemembering(t *testing.T) {
 		r.put(s.digest, s.body)
 		var both sync.WaitGroup
 		both.Go(func() { r.remember(s) })
-		both.Go(func() { r.keeper.Drop(s.digest, keeper.Content) })
+		both.Go(func() { r.keeper.Drop(s.digest, keeper.DamagedContent) })
 		both.Wait()
 		if _, ok := r.memory.find(s.digest); ok {
 			t.Fatal("what was removed is held")

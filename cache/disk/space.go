@@ -326,6 +326,12 @@ func (s *Store) Total() int64 {
 	return s.space.contentsLocked() + sums[held] + sums[sundry] + sums[ballast] + sums[index]
 }
 
+// Free is how many bytes of the file system an ordinary process may still take.
+func (s *Store) Free() (int64, error) { return s.space.free() }
+
+// ParkedBytes is how many bytes of Used parked content has.
+func (s *Store) ParkedBytes() int64 { return s.space.of(parked) }
+
 // Crowded reports whether less is free on the file system than is to be left free, although nothing that could be evicted would
 // mend that: others have filled it.
 func (s *Store) Crowded() bool {

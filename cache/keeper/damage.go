@@ -19,22 +19,24 @@ type Damage string
 
 // The kinds of damage.
 const (
-	Content    Damage = "content"    // other bytes than were kept
-	Missing    Damage = "missing"    // its file is gone
-	Unreadable Damage = "unreadable" // its file can't be read, or is none
-	Index      Damage = "index"      // the index was lost
-	Leftover   Damage = "leftover"   // what lay among unfinished content was nobody's
+	DamagedContent    Damage = "content"    // other bytes than were kept
+	DamagedMissing    Damage = "missing"    // its file is gone
+	DamagedUnreadable Damage = "unreadable" // its file can't be read, or is none
+	DamagedIndex      Damage = "index"      // the index was lost
+	DamagedLeftover   Damage = "leftover"   // what lay among unfinished content was nobody's
 )
 
 // Damages are all of them.
-var Damages = []Damage{Content, Missing, Unreadable, Index, Leftover}
+var Damages = []Damage{DamagedContent, DamagedMissing, DamagedUnreadable, DamagedIndex, DamagedLeftover}
 
 // Blob opens content for reading; ok is false if there is none that is fit to be read. Content that has changed since it was verified is
 // verified first, once however many ask for it: it may have been touched, or put there by somebody else, and be right all the same.
 // The caller closes it.
 func (k *Keeper) Blob(ctx context.Context, d digest.Digest) (f *disk.Content, ok bool) {
 	f, err := k.disk.Blob(d)
+	mended := false
 	if err == nil && f.Verified.IsZero() {
+		mended = f.Mended
 		f.Close()
 		if err = k.verify(ctx, d); err == nil {
 			f, err = k.disk.Blob(d)
@@ -42,15 +44,19 @@ func (k *Keeper) Blob(ctx context.Context, d digest.Digest) (f *disk.Content, ok
 	}
 	switch {
 	case err == nil:
+		if mended {
+			k.wounds.count.Add(1)
+			k.Healed(DamagedUnreadable)
+		}
 		k.Used(d)
 		return f, true
 	case missing(err):
 		k.lost(d)
 	case errors.Is(err, errContent):
-		k.Drop(d, Content)
+		k.Drop(d, DamagedContent)
 	case ctx.Err() == nil && !errors.Is(err, context.Canceled):
 		k.log.Warn("kept content can't be read", zap.Stringer("digest", d), zap.Error(err))
-		k.Drop(d, Unreadable)
+		k.Drop(d, DamagedUnreadable)
 	}
 	return nil, false
 }
@@ -97,7 +103,7 @@ func (k *Keeper) lost(d digest.Digest) {
 	is, ok := k.recency.take(d)
 	if !ok {
 		if k.opts.Listed != nil && k.opts.Listed(d) && !k.changes.went(d) {
-			k.wounds.note(d, Missing)
+			k.wounds.note(d, DamagedMissing)
 		}
 		return
 	}
@@ -105,7 +111,7 @@ func (k *Keeper) lost(d digest.Digest) {
 		k.recency.add(d, is.Size)
 		return
 	}
-	k.remove(d, is.Size, Missing)
+	k.remove(d, is.Size, DamagedMissing)
 }
 
 // Drop removes content that turned out to be unfit to be served: it will be fetched again.

@@ -67,6 +67,7 @@ type Keeper struct {
 
 	evicted, evictedBytes   atomic.Uint64
 	scrubbed, scrubbedBytes atomic.Uint64
+	oldest                  atomic.Pointer[time.Time] // verification, at the last look at all there is
 }
 
 // Open opens a data directory, which no other process may have open; it waits a little for one that is about to end.
@@ -84,7 +85,7 @@ func Open(ctx context.Context, opts Options) (*Keeper, error) {
 		k.Trouble(syscall.EROFS)
 	}
 	for range k.disk.Leftovers() {
-		k.Healed(Leftover)
+		k.Healed(DamagedLeftover)
 	}
 	if !k.disk.Roomy() { // the index could not even be opened
 		k.disk.Prune(ctx)
@@ -217,27 +218,32 @@ func RoomyAt(dir string) bool { return disk.RoomyAt(dir) }
 
 // Stats are momentary figures, and sums since Open.
 type Stats struct {
-	Bytes   int64 // of content, kept and reserved
-	Total   int64 // of all that counts against the limit: content, what is beside it, and the index if it lies there
-	Content int   // how many are kept
-	Pinned  int   // how many are to stay
+	Bytes   int64  // of content, kept and reserved
+	Total   int64  // of all that counts against the limit: content, what is beside it, and the index if it lies there
+	Free    int64  // bytes of the file system
+	Parked  int64  // bytes of Bytes
+	Content int    // how many are kept
+	Pinned  int    // how many are to stay
+	Trouble string // why not all can be kept; empty if it can
 
 	Evicted, EvictedBytes   uint64
 	Scrubbed, ScrubbedBytes uint64
 	Damaged                 uint64
-	Degraded                []string // why not all can be kept; empty if it can
+	Oldest                  time.Time // verification of all that is kept; zero: not known
 }
 
 // Stats returns the figures of this moment.
 func (k *Keeper) Stats() Stats {
+	free, _ := k.disk.Free()
 	s := Stats{
-		Bytes: k.disk.Used(), Total: k.disk.Total(), Content: k.recency.len(), Pinned: k.recency.pinnedNow(),
+		Bytes: k.disk.Used(), Total: k.disk.Total(), Free: free, Parked: k.disk.ParkedBytes(),
+		Content: k.recency.len(), Pinned: k.recency.pinnedNow(), Trouble: k.health.now(),
 		Evicted: k.evicted.Load(), EvictedBytes: k.evictedBytes.Load(),
 		Scrubbed: k.scrubbed.Load(), ScrubbedBytes: k.scrubbedBytes.Load(),
 		Damaged: k.wounds.count.Load(),
 	}
-	if trouble := k.health.now(); trouble != "" {
-		s.Degraded = []string{trouble}
+	if oldest := k.oldest.Load(); oldest != nil {
+		s.Oldest = *oldest
 	}
 	return s
 }

@@ -132,20 +132,20 @@ func TestDamageHeals(t *testing.T) {
 			damage Damage
 			do     func(t *testing.T, s *shop, d digest.Digest)
 		}{
-			"a byte flipped": {Content, func(t *testing.T, s *shop, d digest.Digest) { s.flip(d, false) }},
-			"truncated":      {Content, func(t *testing.T, s *shop, d digest.Digest) { must(t, os.Truncate(s.path(d), 7)) }},
-			"emptied":        {Content, func(t *testing.T, s *shop, d digest.Digest) { must(t, os.Truncate(s.path(d), 0)) }},
-			"made longer":    {Content, func(t *testing.T, s *shop, d digest.Digest) { must(t, os.Truncate(s.path(d), int64(2*size))) }},
-			"deleted":        {Missing, func(t *testing.T, s *shop, d digest.Digest) { must(t, os.Remove(s.path(d))) }},
-			"a directory": {Unreadable, func(t *testing.T, s *shop, d digest.Digest) {
+			"a byte flipped": {DamagedContent, func(t *testing.T, s *shop, d digest.Digest) { s.flip(d, false) }},
+			"truncated":      {DamagedContent, func(t *testing.T, s *shop, d digest.Digest) { must(t, os.Truncate(s.path(d), 7)) }},
+			"emptied":        {DamagedContent, func(t *testing.T, s *shop, d digest.Digest) { must(t, os.Truncate(s.path(d), 0)) }},
+			"made longer":    {DamagedContent, func(t *testing.T, s *shop, d digest.Digest) { must(t, os.Truncate(s.path(d), int64(2*size))) }},
+			"deleted":        {DamagedMissing, func(t *testing.T, s *shop, d digest.Digest) { must(t, os.Remove(s.path(d))) }},
+			"a directory": {DamagedUnreadable, func(t *testing.T, s *shop, d digest.Digest) {
 				must(t, os.Remove(s.path(d)))
 				must(t, os.MkdirAll(filepath.Join(s.path(d), "full"), 0o750))
 			}},
-			"a link": {Unreadable, func(t *testing.T, s *shop, d digest.Digest) {
+			"a link": {DamagedUnreadable, func(t *testing.T, s *shop, d digest.Digest) {
 				must(t, os.Rename(s.path(d), s.path(d)+"x"))
 				must(t, os.Symlink(s.path(d)+"x", s.path(d)))
 			}},
-			"its directory deleted": {Missing, func(t *testing.T, s *shop, d digest.Digest) { must(t, os.RemoveAll(filepath.Dir(s.path(d)))) }},
+			"its directory deleted": {DamagedMissing, func(t *testing.T, s *shop, d digest.Digest) { must(t, os.RemoveAll(filepath.Dir(s.path(d)))) }},
 		} {
 			for _, restart := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s, %d bytes, restart %v", what, size, restart), func(t *testing.T) {
@@ -340,7 +340,7 @@ func TestPromiseRotIsFound(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	s.put("rotten", 3<<20)
-	if !slices.Equal(s.healed, []Damage{Content}) {
+	if !slices.Equal(s.healed, []Damage{DamagedContent}) {
 		t.Errorf("healed %v", s.healed)
 	}
 }

@@ -72,9 +72,13 @@ func (k *Keeper) scrub(ctx context.Context) {
 	for ctx.Err() == nil {
 		rate, round := k.pace()
 		due := k.opts.Now().Add(-round)
+		oldest := k.opts.Now()
 		err := k.disk.Walk(ctx, func(dir []disk.Entry) error {
 			for _, e := range dir {
 				if e.Verified.After(due) {
+					if e.Verified.Before(oldest) {
+						oldest = e.Verified
+					}
 					continue
 				}
 				if err := k.scrubOne(ctx, e, rate); err != nil {
@@ -85,6 +89,9 @@ func (k *Keeper) scrub(ctx context.Context) {
 		})
 		if err != nil && ctx.Err() == nil {
 			k.log.Warn("not all content could be scrubbed", zap.Error(err))
+		}
+		if err == nil {
+			k.oldest.Store(&oldest)
 		}
 		elapse(ctx, min(max(round/100, minScrubPause), maxScrubPause))
 	}
@@ -113,7 +120,7 @@ func (k *Keeper) scrubOne(ctx context.Context, e disk.Entry, rate int64) error {
 			if digest.NewDigest(e.Digest.Algorithm(), hasher) == e.Digest {
 				err = k.stamp(f, at)
 			} else {
-				k.Drop(e.Digest, Content)
+				k.Drop(e.Digest, DamagedContent)
 				err = nil
 			}
 			return errors.Join(err, f.Close())
@@ -121,7 +128,7 @@ func (k *Keeper) scrubOne(ctx context.Context, e disk.Entry, rate int64) error {
 			return nil
 		case err != nil:
 			k.log.Warn("kept content can't be read", zap.Stringer("digest", e.Digest), zap.Error(err))
-			k.Drop(e.Digest, Unreadable)
+			k.Drop(e.Digest, DamagedUnreadable)
 			return nil
 		}
 		k.scrubbedBytes.Add(uint64(n))

@@ -60,12 +60,12 @@ func (w *Watched) Read(p []byte) (int, error) {
 func (w *Watched) settle() error {
 	at := w.k.opts.Now()
 	if _, err := io.Copy(w.hasher, io.NewSectionReader(w.f, w.hashed, w.f.Size-w.hashed)); err != nil {
-		w.k.Drop(w.d, Unreadable)
+		w.k.Drop(w.d, DamagedUnreadable)
 		return err
 	}
 	w.hashed = w.f.Size
 	if digest.NewDigest(w.d.Algorithm(), w.hasher) != w.d {
-		w.k.Drop(w.d, Content)
+		w.k.Drop(w.d, DamagedContent)
 		return errContent
 	}
 	w.settled = true
