@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 }
 
 // known is how many tags the indexes of these tests know.
-const known = 1000
+const known = 500
 
 func knownTag(i int) (tag string, rec Tag) {
 	return fmt.Sprint(i), Tag{Checked: time.Unix(int64(i), 0), Changed: time.Unix(0, 0),
@@ -104,7 +104,7 @@ func use(dir string) error {
 func useIn(t *testing.T, dir string) (before, after int, begun string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), "ENTREPOT_TEST_USE="+dir)
+	cmd.Env = append(os.Environ(), "ENTREPOT_TEST_USE="+dir, "GORACE=atexit_sleep_ms=0") // which is a second otherwise
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -187,6 +187,9 @@ func TestDamageIsNoHarm(t *testing.T) {
 			continue
 		}
 		for how, damage := range ways {
+			if useless := e.Name() == "DISCARD" || filepath.Ext(e.Name()) == ".vlog"; useless && how != "noise" {
+				continue // they are removed, however they are
+			}
 			t.Run(e.Name()+"/"+strings.ReplaceAll(how, " ", "-"), func(t *testing.T) {
 				t.Parallel()
 				dir := filepath.Join(t.TempDir(), "index")
@@ -208,6 +211,9 @@ func TestDamageIsNoHarm(t *testing.T) {
 				rotten := begun != "damaged" && begunAgain == "damaged" // it is begun anew by the next who opens it
 				if after != known || andThen != known || again != known && !rotten {
 					t.Errorf("%q: it knew %d, then %d; the next one %d, %q", begun, before, after, again, begunAgain)
+				}
+				if !rotten {
+					return
 				}
 				if last, _, begun := useIn(t, dir); last != known || begun != "" {
 					t.Errorf("in the end it knew %d, %q", last, begun)

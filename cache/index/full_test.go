@@ -70,7 +70,7 @@ func closeOn(dir string) error {
 func TestIndexClosedWithoutRoomLosesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "index")
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), "ENTREPOT_TEST_CLOSE="+dir)
+	cmd.Env = append(os.Environ(), "ENTREPOT_TEST_CLOSE="+dir, "GORACE=atexit_sleep_ms=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
