@@ -145,7 +145,7 @@ func (c *Cache) openStores(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.index, err = index.Open(c.indexOptions()); err != nil {
+	if c.index, err = index.Open(c.indexOptions(ctx)); err != nil {
 		return errors.Join(err, c.keeper.Close())
 	}
 	switch c.index.Begun() {
@@ -162,9 +162,10 @@ func (c *Cache) openStores(ctx context.Context) (err error) {
 }
 
 // indexOptions say where the index is. Within the data directory it has its share of the room there.
-func (c *Cache) indexOptions() index.Options {
+func (c *Cache) indexOptions(ctx context.Context) index.Options {
 	dir := filepath.Join(c.opts.DataDir, "index")
 	if c.opts.IndexDir == "" || c.opts.IndexDir == dir {
+		c.keeper.MakeRoom(ctx)
 		return index.Options{Dir: dir, Roomy: c.keeper.Roomy, Claim: c.keeper.Claim, Occupy: c.keeper.Occupy, Log: c.log}
 	}
 	return index.Options{Dir: c.opts.IndexDir, Roomy: func() bool { return keeper.RoomyAt(c.opts.IndexDir) }, Log: c.log}

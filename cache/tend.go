@@ -40,7 +40,7 @@ func (c *Cache) tend() {
 			c.repin()
 		}
 		if c.keeper.Counted() && c.opts.Now().Sub(swept) >= sweepEvery {
-			c.logged(c.index.Sweep(c.ctx, c.keeper.Has))
+			c.logged(c.index.Sweep(c.ctx, func(d digest.Digest) bool { return c.here(d) || c.fills.InFlight(d) }))
 			swept = c.opts.Now()
 		}
 	}

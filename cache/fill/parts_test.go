@@ -62,6 +62,9 @@ func TestPartsThatAreOpenAddUpToTheWholeAtHalf(t *testing.T) {
 		src := &source{content: content}
 		for from := int64(0); from < 9<<20; from += 1 << 20 { // each asks for all that follows, and takes a chunk
 			r, _, err := w.Join(t.Context(), d, int64(len(content)), src, Part{From: from, To: math.MaxInt64, Ranged: true})
+			if errors.Is(err, ErrKept) { // what was asked for ahead of the one before went beyond half already
+				break
+			}
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -87,10 +87,16 @@ func Open(ctx context.Context, opts Options) (*Keeper, error) {
 	for range k.disk.Leftovers() {
 		k.Healed(DamagedLeftover)
 	}
-	if !k.disk.Roomy() { // the index could not even be opened
+	return k, nil
+}
+
+// MakeRoom removes content until there is room for the index to be opened, or nothing is left. It is called before Run, if the
+// index lies in the data directory.
+func (k *Keeper) MakeRoom(ctx context.Context) {
+	if !k.disk.Roomy() {
+		k.log.Warn("the disk is full: content is removed, for the index to be opened")
 		k.disk.Prune(ctx)
 	}
-	return k, nil
 }
 
 // Run does what is done behind the requests, until ctx ends: what was kept before is counted and becomes known, room is made
@@ -149,6 +155,7 @@ func (k *Keeper) tend(ctx context.Context) {
 	every := time.NewTicker(tick)
 	defer every.Stop()
 	usesTaken, periodBegan := k.opts.Now(), k.opts.Now()
+	k.disk.Restock()
 	for {
 		select {
 		case <-k.disk.Pressed():
