@@ -6,7 +6,7 @@ import (
 	"unsafe"
 )
 
-// chunk is how many nodes are allocated at once: 224 KiB, so that a cache of few blobs costs little.
+// chunk is how many nodes are allocated at once: 256 KiB, so that a cache of few blobs costs little.
 const chunk = 4096
 
 // addChunk makes room for more nodes, outside of the heap. There they would be what mostly lives on it, so that the collector would

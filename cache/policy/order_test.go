@@ -86,8 +86,8 @@ func sizeOf(name string) int64 {
 	return large
 }
 
-// TestVictimIsFoundSoon has all be used: what goes is found after few looks, and what was looked at is moved all the same, so that it is not
-// looked at again.
+// TestVictimIsFoundSoon has all be used: what goes is found after few looks, and what was looked at is moved all the same, so that
+// it is not looked at again.
 func TestVictimIsFoundSoon(t *testing.T) {
 	p := New()
 	const n = 3 * patience

@@ -1,6 +1,6 @@
-// Command replay compares what goes first in a full cache: entrepot's policy, the very type that it uses, with others and with the least
-// that has to be fetched, by the bytes that come from upstream. It pulls nothing: requests are drawn by chance, after published
-// studies of registries, see mix and layerSize.
+// Command replay compares what goes first in a full cache: entrepot's policy, the very type that it uses, with others and with
+// the least that has to be fetched, by the bytes that come from upstream. It pulls nothing: requests are drawn by chance, after
+// published studies of registries, see mix and layerSize.
 //
 // It is a module of its own because it needs one of entrepot's packages.
 package main
@@ -115,8 +115,9 @@ func describe(out io.Writer, m mix, t trace) (set int64) {
 		top += n
 	}
 	percent := func(n, of int) int { return 100 * n / of }
-	fmt.Fprintf(out, "\n%s: %s\n%d requests for %.0f GB, of %d objects of %.0f GB; %d %% of the objects are asked for once, the most popular "+
-		"hundredth gets %d %% of the requests; what is below 64 KiB comes to %.2f %% of the bytes\n", strings.ToUpper(m.name), m.what,
+	fmt.Fprintf(out, "\n%s: %s\n%d requests for %.0f GB, of %d objects of %.0f GB; %d %% of the objects are asked for once, "+
+		"the most popular hundredth gets %d %% of the requests; what is below 64 KiB comes to %.2f %% of the bytes\n",
+		strings.ToUpper(m.name), m.what,
 		len(t.requests), float64(asked)/1e9, distinct, float64(set)/1e9, percent(once, distinct), percent(top, len(t.requests)),
 		100*float64(small)/float64(set))
 	return set

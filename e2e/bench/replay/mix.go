@@ -7,9 +7,9 @@ const (
 
 // mix says how a trace is drawn. Times are in days.
 //
-// The sizes of layers are drawn after one of two studies, see layerSize. That popularity is skewed, that most layers belong to one image
-// and a few to very many, and that what is pulled is mostly what was pushed lately, is in both; how much so is our choice, made
-// differently for each mix, and what a trace comes to is printed with it.
+// The sizes of layers are drawn after one of two studies, see layerSize. They find too that popularity is skewed, and that most
+// layers belong to one image and a few to very many; how much so is our choice, made differently for each mix, as all else here
+// is. What a trace comes to is printed with it.
 type mix struct {
 	name, what string
 	seed       uint64

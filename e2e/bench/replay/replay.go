@@ -32,8 +32,8 @@ type replay struct {
 	fetches        int   // of manifests and indexes, which are what registries count
 }
 
-// turn is after how many requests the policy is told that a period ends: it stands for some minutes.
-const turn = 1000
+// turn is after how many requests the policy is told that a period ends: half an hour, about.
+const turn = 100
 
 func run(t trace, c cache, capacity int64, h habit) *replay {
 	r := &replay{trace: t, cache: c, capacity: capacity}

@@ -33,9 +33,9 @@ func (c *lru) victim() (uint32, bool) {
 	return o, true
 }
 
-// s3fifo is S3-FIFO (Yang et al., "FIFO Queues Are All You Need for Cache Eviction", SOSP '23), counting bytes: what is new goes through
-// a queue of a tenth of them, into the main one only if it was used meanwhile or went lately. It remembers the names of what went: as
-// much as is in the main queue.
+// s3fifo is S3-FIFO (Yang et al., "FIFO Queues Are All You Need for Cache Eviction", SOSP '23), counting bytes: what is new goes
+// through a queue of a tenth of them, into the main one only if it was used meanwhile or went lately. It remembers the names of what
+// went: as much as is in the main queue.
 type s3fifo struct {
 	recent, main, gone queue
 	is                 map[uint32]*queued
@@ -117,8 +117,8 @@ func (c *s3fifo) victim() (uint32, bool) {
 	return 0, false
 }
 
-// gdsf is Greedy-Dual-Size-Frequency (Cherkasova, HPL-98-69), with the cost of a MiB more for each object than its bytes, and the root
-// of the frequency, which does better here than the frequency.
+// gdsf is Greedy-Dual-Size-Frequency (Cherkasova, HPL-98-69), with the cost of a MiB more for each object than its bytes, and the
+// root of the frequency, which does better here than the frequency.
 type gdsf struct {
 	is    map[uint32]*valued
 	least leastFirst
