@@ -44,6 +44,7 @@ type Options struct {
 	Dir     string
 	MaxSize int64 // bytes on disk at most; 0: as much as MinFree leaves
 	MinFree int64 // bytes of the file system to leave free; 0: none
+	Look    bool  // nothing is made, changed or removed; what would be written is an error
 
 	// Made is told of content each time that it has got its name, and may be removed; may be nil. Together with Scan and Meet it
 	// tells of each content once, so who removes only what it was told of uncounts it once.
@@ -83,7 +84,10 @@ type Store struct {
 // Open opens the data directory, creating it if need be, and locks it until Close. Content that has not all landed is
 // parked; leftovers of any other kind are removed. That nothing can be written is no error: what is kept can be read.
 func Open(ctx context.Context, opts Options) (*Store, error) {
-	err := os.MkdirAll(opts.Dir, 0o750)
+	var err error
+	if !opts.Look {
+		err = os.MkdirAll(opts.Dir, 0o750)
+	}
 	var st unix.Statfs_t
 	if err == nil {
 		err = unix.Statfs(opts.Dir, &st)
@@ -110,7 +114,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 // openRoot opens the directory itself.
 func (s *Store) openRoot() (err error) {
 	s.root, err = os.OpenRoot(s.opts.Dir)
-	if errors.Is(err, fs.ErrPermission) && os.Chmod(s.opts.Dir, 0o750) == nil {
+	if errors.Is(err, fs.ErrPermission) && !s.opts.Look && os.Chmod(s.opts.Dir, 0o750) == nil {
 		s.root, err = os.OpenRoot(s.opts.Dir)
 	}
 	if err == nil {
@@ -136,15 +140,19 @@ func (s *Store) prepare(ctx context.Context) error {
 		return err
 	}
 	// What can't be made now is made when it is needed.
-	if info, err := s.root.Lstat("partial"); err == nil && !info.IsDir() {
-		_ = s.root.Remove("partial") // it is in the way
+	if !s.opts.Look {
+		if info, err := s.root.Lstat("partial"); err == nil && !info.IsDir() {
+			_ = s.root.Remove("partial") // it is in the way
+		}
+		_ = s.root.Mkdir("partial", 0o750)
+		_ = s.root.Mkdir("blobs", 0o750)
 	}
-	_ = s.root.Mkdir("partial", 0o750)
-	_ = s.root.Mkdir("blobs", 0o750)
 	if err := errors.Join(s.adopt(), s.openCensus()); err != nil {
 		return remedy(err)
 	}
-	s.openBallast()
+	if !s.opts.Look {
+		s.openBallast()
+	}
 	return nil
 }
 
@@ -153,6 +161,9 @@ func (s *Store) prepare(ctx context.Context) error {
 func (s *Store) Close() error {
 	s.naming.Lock()
 	defer s.naming.Unlock()
+	if s.opts.Look {
+		return s.unlock()
+	}
 	_ = s.lower() // a bound that can't be lowered holds all the same
 	return s.unlock()
 }

@@ -105,9 +105,12 @@ func (s *Store) list(entries []Entry, name string) ([]Entry, error) {
 	return entries, err
 }
 
+// algorithmOf is the one whose digests name what is in a directory of content.
+func algorithmOf(dir string) digest.Algorithm { return digest.Algorithm(strings.Split(dir, "/")[1]) }
+
 // look appends those of the names in a directory that are kept content.
 func (s *Store) look(entries []Entry, name string, dir int, names []string) ([]Entry, error) {
-	algorithm := digest.Algorithm(strings.Split(name, "/")[1])
+	algorithm := algorithmOf(name)
 	for _, encoded := range names {
 		d := digest.NewDigestFromEncoded(algorithm, encoded)
 		if validate(d) != nil || blobDir(d) != name {

@@ -16,30 +16,30 @@ const lockPatience = 10 * time.Second
 // read-only, the directory itself is what is locked; so it is always, for the next process may be able to make the file. There are
 // file systems that lock no directories: there the file must do.
 func (s *Store) takeLock(ctx context.Context) (err error) {
-	_, err = s.mending("lock", func() (err error) {
-		s.lock, err = s.root.OpenFile("lock", os.O_CREATE|os.O_RDWR, 0o640)
-		return err
-	})
-	if err != nil {
+	if !s.opts.Look {
+		_, err = s.mending("lock", func() (err error) {
+			s.lock, err = s.root.OpenFile("lock", os.O_CREATE|os.O_RDWR, 0o640)
+			return err
+		})
+	}
+	if s.lock == nil {
 		s.lock, err = s.root.Open("lock")
 	}
 	if err != nil {
 		s.lock = nil
 	}
 	switch err := flock(ctx, s.dir); {
-	case errors.Is(err, errLocked), s.lock == nil && !s.readOnly:
+	case errors.Is(err, ErrLocked), s.lock == nil && !s.readOnly && !s.opts.Look:
 		return err
 	case s.lock == nil:
 		return nil
 	}
-	s.coarse = isCoarse(s.lock)
-	if err := flock(ctx, s.lock); errors.Is(err, errLocked) || !s.readOnly {
+	s.coarse = isCoarse(s.lock, s.opts.Look)
+	if err := flock(ctx, s.lock); errors.Is(err, ErrLocked) || !s.readOnly {
 		return err
 	}
 	return nil
 }
-
-var errLocked = errors.New("in use by another process: stop it, or choose another directory")
 
 // flock takes the lock for this process, waiting up to lockPatience for another to let go of it.
 func flock(ctx context.Context, f *os.File) error {
@@ -55,7 +55,7 @@ func flock(ctx context.Context, f *os.File) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return errLocked
+			return inUse(f)
 		}
 	}
 }

@@ -18,6 +18,9 @@ func (s *Store) mending(path string, op func() error) (mended bool, err error) {
 // mend gives the owner of a path, and of the directories above it, the permissions that the program needs, as far as it may: it
 // must be the owner itself. It reports whether any were missing and are there now.
 func (s *Store) mend(path string) (mended bool) {
+	if s.opts.Look {
+		return false
+	}
 	names := strings.Split(path, "/")
 	for i := range names {
 		name := strings.Join(names[:i+1], "/")

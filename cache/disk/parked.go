@@ -253,7 +253,9 @@ func (s *Store) adopt() error {
 		if ours[e.Name()] {
 			continue
 		}
-		if err := s.root.RemoveAll("partial/" + e.Name()); err == nil {
+		if s.opts.Look {
+			s.leftovers++
+		} else if err := s.root.RemoveAll("partial/" + e.Name()); err == nil {
 			s.leftovers++
 		} else if info, err := e.Info(); err == nil {
 			s.space.move(blocks(info.Size()), nowhere, held)
@@ -262,7 +264,7 @@ func (s *Store) adopt() error {
 	return nil
 }
 
-// Leftovers is how many names in partial/ that are no parked content Open has removed.
+// Leftovers is how many names in partial/ that are no parked content Open has removed, or only seen.
 func (s *Store) Leftovers() int { return s.leftovers }
 
 // leftover tells what a name in partial/ is; ok is false if that is no parked content.

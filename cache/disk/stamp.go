@@ -70,15 +70,19 @@ func setTimes(f *os.File, atime, mtime unix.Timespec) error {
 }
 
 // isCoarse reports whether the file system loses the nanoseconds of the times that it is told, which is tried with a file of our
-// own. Then only the seconds of a stamp count, and no file counts as changed by its stamp.
-func isCoarse(f *os.File) bool {
+// own. Then only the seconds of a stamp count, and no file counts as changed by its stamp. Who only looks finds what who tried it
+// last has left.
+func isCoarse(f *os.File, look bool) bool {
 	const odd = 123456789
 	var st unix.Stat_t
-	err := setTimes(f, leave, timespec(time.Unix(time.Now().Unix(), odd)))
+	var err error
+	if !look {
+		err = setTimes(f, leave, timespec(time.Unix(time.Now().Unix(), odd)))
+	}
 	if err == nil {
 		err = onDescriptor(f, func(fd int) error { return unix.Fstat(fd, &st) })
 	}
-	return err == nil && st.Mtim.Nsec != odd
+	return err == nil && (st.Mtim.Nsec == 0 || !look && st.Mtim.Nsec != odd)
 }
 
 // errChanged says that content was changed while it was verified.
