@@ -17,7 +17,7 @@ var arrows = map[string][]string{
 	"cmd/entrepot":       {"config", "proxy", "cache", "upstream", "upstream/bandwidth"},
 	"config":             {},
 	"proxy":              {"cache", "upstream"},
-	"cache":              {"cache/index", "cache/keeper", "cache/fill", "cache/relay", "upstream"},
+	"cache":              {"cache/disk", "cache/index", "cache/keeper", "cache/fill", "cache/relay", "upstream"},
 	"cache/index":        {},
 	"cache/keeper":       {"cache/disk", "cache/policy"},
 	"cache/disk":         {},
