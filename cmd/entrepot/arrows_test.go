@@ -38,6 +38,7 @@ var homes = map[string][]string{
 	"go.yaml.in/yaml":                      {"config"},
 	"github.com/dustin/go-humanize":        {"cmd/entrepot", "config"},
 	"github.com/bmatcuk/doublestar":        {"config"},
+	"github.com/schollz/progressbar":       {"cmd/entrepot"},
 	"github.com/cenkalti/backoff":          {"cache/fill", "cache/relay"},
 	"go.uber.org/zap":                      {"cmd/entrepot", "proxy", "cache", "cache/index", "cache/keeper", "upstream"},
 	"net/http":                             {"cmd/entrepot", "proxy", "cache", "upstream"},

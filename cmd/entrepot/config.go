@@ -15,12 +15,18 @@ type flags struct {
 }
 
 func (f *flags) register(cmd *cobra.Command) {
+	f.registerData(cmd)
 	set := cmd.Flags()
-	set.StringVar(&f.config, "config", "", "configuration file (YAML); also "+config.EnvFile)
 	set.StringVar(&f.listen, "listen", "", `address to serve clients on (default ":5000")`)
 	set.StringVar(&f.adminListen, "admin-listen", "", `address of metrics and health, or "off" (default "127.0.0.1:5001")`)
-	set.StringVar(&f.dataDir, "data-dir", "", `directory of the cache (default "./data")`)
 	set.StringVar(&f.upstream, "upstream", "", `URL of the default registry's endpoint (default "https://registry-1.docker.io")`)
+}
+
+// registerData has the flags of what works on a data directory.
+func (f *flags) registerData(cmd *cobra.Command) {
+	set := cmd.Flags()
+	set.StringVar(&f.config, "config", "", "configuration file (YAML); also "+config.EnvFile)
+	set.StringVar(&f.dataDir, "data-dir", "", `directory of the cache (default "./data")`)
 }
 
 // load returns the configuration that the file, the environment and the flags add up to, each above the one before.

@@ -35,6 +35,8 @@ registry while it stores, with one transfer however many clients wait for the sa
 
   entrepot serve                                    mirror Docker Hub on :5000, keeping content in ./data
   entrepot serve --config /etc/entrepot.yaml        mirror what the file says
+  entrepot cache stats                              what the cache holds and takes, and how it is
+  entrepot verify                                   read all that is kept, and mend it (while nothing is served)
   entrepot config check --config /etc/entrepot.yaml show what the file, the environment and the defaults add up to
 
 Then point dockerd at it: { "registry-mirrors": ["http://HOST:5000"] } in /etc/docker/daemon.json.`,
@@ -43,6 +45,6 @@ Then point dockerd at it: { "registry-mirrors": ["http://HOST:5000"] } in /etc/d
 	}
 	root.SetOut(out)
 	root.SetErr(log)
-	root.AddCommand(serveCommand(environ, log), configCommand(environ), versionCommand())
+	root.AddCommand(serveCommand(environ, log), cacheCommand(environ), verifyCommand(environ), configCommand(environ), versionCommand())
 	return root
 }

@@ -248,6 +248,7 @@ func TestConfigCheck(t *testing.T) {
 func TestCommandLineTeaches(t *testing.T) {
 	for _, test := range []struct{ args, want string }{
 		{"--help", "daemon.json"}, {"serve --help", "--upstream"}, {"config check --help", "secrets hidden"}, {"version", "entrepot "},
+		{"cache --help", "stats"}, {"cache stats --help", "max_size is small"}, {"verify --help", "systemctl stop"},
 	} {
 		if out, err := command(nil, strings.Fields(test.args)...); err != nil || !strings.Contains(out, test.want) {
 			t.Errorf("%s: %v\n%s", test.args, err, out)

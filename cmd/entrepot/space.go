@@ -8,7 +8,6 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/dustin/go-humanize"
 	"go.uber.org/zap"
 
 	"github.com/entrepot/entrepot/cache"
@@ -24,12 +23,13 @@ func space(c *config.Config, log *zap.Logger) (maxSize, minFree int64, err error
 	}
 	maxSize, minFree = bytesOf(c.Cache.MaxSize, capacity), bytesOf(c.Cache.MinFree, capacity)
 	if !c.Cache.MaxSize.IsZero() && maxSize < config.LeastSize {
-		return 0, 0, fmt.Errorf("cache.max_size: %s of the file system of %s, which has %s, is less than %s: there would be no room for an index "+
-			"and content; allowed: a larger share, or to leave the key out", c.Cache.MaxSize, c.DataDir, humanize.IBytes(uint64(capacity)), config.Size(config.LeastSize))
+		return 0, 0, fmt.Errorf("cache.max_size: %s of the file system of %s, which has %s, is less than %s: "+
+			"there would be no room for an index and content; allowed: a larger share, or to leave the key out",
+			c.Cache.MaxSize, c.DataDir, bytesText(capacity), config.Size(config.LeastSize))
 	}
 	if minFree >= capacity {
 		log.Warn("nothing can be kept: cache.min_free is all of the file system",
-			zap.Stringer("min_free", c.Cache.MinFree), zap.String("data", c.DataDir), zap.String("capacity", humanize.IBytes(uint64(capacity))))
+			zap.Stringer("min_free", c.Cache.MinFree), zap.String("data", c.DataDir), zap.String("capacity", bytesText(capacity)))
 	}
 	return maxSize, minFree, nil
 }
@@ -49,7 +49,8 @@ func unusable(err error) error {
 		is     error
 		remedy string
 	}{
-		{fs.ErrPermission, fmt.Sprintf("let user %d have it (chown -R %[1]d)", os.Geteuid())},
+		{fs.ErrPermission, fmt.Sprintf("let user %d have it", os.Geteuid())},
+		{fs.ErrNotExist, "there is nothing: look whether data_dir is what the mirror has"},
 		{syscall.EROFS, "its file system is mounted read-only: mount it for writing"},
 		{syscall.ENOSPC, "its file system has no room, or no inodes, left: make some"},
 		{syscall.ENOTDIR, "part of the path is a file: move that away"},
@@ -82,3 +83,20 @@ func scrubRate(r config.ScrubRate) int64 {
 	}
 	return int64(r)
 }
+
+// owned returns an error if root is about to work in somebody else's data directory: what root makes there, a mirror that runs as its
+// owner could not use.
+func owned(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return unusable(fmt.Errorf("data directory: %w", err))
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && !ownedBy(int(st.Uid), os.Geteuid()) {
+		return fmt.Errorf("data directory %s: it belongs to user %d, who could not use what root makes in it; run this as that user: "+
+			"setpriv --reuid %[2]d --clear-groups entrepot …", dir, st.Uid)
+	}
+	return nil
+}
+
+// ownedBy reports whether what user makes in a directory of owner's is of use to owner: of others than root, the kernel says so.
+func ownedBy(owner, user int) bool { return user != 0 || owner == 0 }

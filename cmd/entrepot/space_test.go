@@ -54,7 +54,7 @@ func TestUnusableDirectoryIsAnErrorWithARemedy(t *testing.T) {
 			}
 		}
 	}
-	if err := unusable(os.ErrPermission); !strings.Contains(err.Error(), "chown -R") {
+	if err := unusable(os.ErrPermission); !strings.Contains(err.Error(), "let user") {
 		t.Error(err)
 	}
 }
