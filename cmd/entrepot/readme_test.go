@@ -6,7 +6,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/config"
 )
 
@@ -68,5 +70,20 @@ func TestReadmeNamesExistingMetrics(t *testing.T) {
 	r.stop()
 	if err := <-r.done; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReadmeShowsFiguresAsTheyArePrinted keeps the names of the lines in the README's example those of the command.
+func TestReadmeShowsFiguresAsTheyArePrinted(t *testing.T) {
+	var b strings.Builder
+	s := stats{live: true, Stats: cache.Stats{Content: 1, Limit: 1, Oldest: time.Now()}}
+	if err := s.print(&b, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	text := readme(t)
+	for line := range strings.Lines(b.String()) {
+		if name := line[:len("on disk       ")]; !strings.Contains(text, "\n"+name) {
+			t.Errorf("the README's example has no line %q", name)
+		}
 	}
 }
