@@ -241,22 +241,36 @@ extraVolumes: [{name: ca, configMap: {name: ca}}], extraVolumeMounts: [{name: ca
 
 func TestRefusesWhatCanNotWork(t *testing.T) {
 	for values, reason := range map[string]string{
-		"{replicas: 2}":                                                     "additional properties 'replicas' not allowed",
-		"{image: {name: e}}":                                                "additional properties 'name' not allowed",
-		"{config: {admin_listen: 127.0.0.1:5001}}":                          "config.admin_listen must be on all addresses",
-		"{config: {admin_listen: off}}":                                     "config.admin_listen must be on all addresses",
-		"{config: {listen: null}}":                                          "config.listen must be on all addresses",
-		"{config: {data_dir: ./data}}":                                      "config.data_dir must be an absolute path",
-		"{resources: {limits: {memory: 1e9}}}":                              "resources.limits.memory must be",
-		"{persistence: {enabled: false}, config: {cache: {max_size: 0}}}":   "config.cache.max_size must be a size",
-		"{secrets: [{name: hub}]}":                                          "got object, want string",
-		"{config: {shutdown_grace: 30}}":                                    "missing unit",
-		"{config: {cache: {max_size: 80%}}, persistence: {enabled: false}}": "config.cache.max_size must be a size",
-		"{config: {registries: {docker.io: {credentials: {username: ci, password: s3cret}}}}}": "docker.io.credentials.password would be readable",
+		"{replicas: 2}":                            "additional properties 'replicas' not allowed",
+		"{image: {name: e}}":                       "additional properties 'name' not allowed",
+		"{config: {admin_listen: 127.0.0.1:5001}}": "config.admin_listen must be on all addresses",
+		"{config: {admin_listen: off}}":            "config.admin_listen must be on all addresses",
+		"{config: {listen: null}}":                 "config.listen must be on all addresses",
+		"{config: {data_dir: ./data}}":             "config.data_dir must be an absolute path",
+		"{config: {index_dir: /srv/index}}":        "config.index_dir must be below",
+		"{config: {index_dir: index}}":             "config.index_dir must be below",
+		"{config: {index_dir: /srv/index}, extraVolumeMounts: [{name: i, mountPath: /srv/ind}]}": "config.index_dir must be below",
+		"{resources: {limits: {memory: 1e9}}}":                                                   "resources.limits.memory must be",
+		"{persistence: {enabled: false}, config: {cache: {max_size: 0}}}":                        "config.cache.max_size must be a size",
+		"{secrets: [{name: hub}]}":                                                               "got object, want string",
+		"{config: {shutdown_grace: 30}}":                                                         "missing unit",
+		"{config: {cache: {max_size: 80%}}, persistence: {enabled: false}}":                      "config.cache.max_size must be a size",
+		"{config: {registries: {docker.io: {credentials: {username: ci, password: s3cret}}}}}":   "docker.io.credentials.password would be readable",
 	} {
 		if _, err := render(t, values); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%s: the error is %v, want %q", values, err, reason)
 		}
+	}
+}
+
+func TestIndexMayLieWhereverItCanBeWritten(t *testing.T) {
+	for _, values := range []string{
+		"{config: {index_dir: /var/lib/entrepot/records}}",
+		"{config: {index_dir: /srv/index}, extraVolumes: [{name: i, emptyDir: {}}], extraVolumeMounts: [{name: i, mountPath: /srv/index}]}",
+		"{config: {index_dir: /srv/index/a}, extraVolumes: [{name: i, emptyDir: {}}], extraVolumeMounts: [{name: i, mountPath: /srv/}]}",
+	} {
+		_, err := render(t, values)
+		check(t, err)
 	}
 }
 

@@ -32,6 +32,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if not (hasPrefix "/" (toString $config.data_dir)) -}}
 {{- fail "config.data_dir must be an absolute path: the volume is mounted there" -}}
 {{- end -}}
+{{- with $config.index_dir -}}
+{{- $index := toString . -}}
+{{- $mounted := hasPrefix (printf "%s/" (trimSuffix "/" $config.data_dir)) $index -}}
+{{- range $.Values.extraVolumeMounts -}}
+{{- $mounted = or $mounted (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) (printf "%s/" $index)) -}}
+{{- end -}}
+{{- if not $mounted -}}
+{{- fail "config.index_dir must be below config.data_dir, or in one of extraVolumeMounts: nothing else can be written to" -}}
+{{- end -}}
+{{- end -}}
 {{- range $name, $registry := $config.registries | default dict -}}
 {{- if dig "credentials" "password" "" ($registry | default dict) -}}
 {{- fail (printf "config.registries.%s.credentials.password would be readable in a ConfigMap: put it into a Secret, name that in secrets, and give password_file" $name) -}}
