@@ -47,8 +47,9 @@ func (i Image) BlobPath(digest string) string { return "/v2/" + i.Repository + "
 type Store struct {
 	mu sync.Mutex
 	// guards following
-	blobs  uint64
-	images map[string]Image // by repository
+	blobs, pushes uint64
+	images        map[string]Image   // that Image made, by repository
+	served        map[string]content // by the end of the path, from the repository on
 }
 
 // Image returns the image of a repository, making it when it is first asked for. Endless layers have digests that are
@@ -59,17 +60,19 @@ func (s *Store) Image(repository string, endless bool, layers ...int64) (Image, 
 	if i, ok := s.images[repository]; ok {
 		return i, nil
 	}
-	i := Image{Repository: repository, Tag: "1.0", ManifestTag: "1.0-amd64"}
+	var made []Blob
 	for _, size := range layers {
 		s.blobs++
 		if endless {
-			i.Layers = append(i.Layers, newEndless(s.blobs, size))
+			made = append(made, newEndless(s.blobs, size))
 		} else {
-			i.Layers = append(i.Layers, newBlob(s.blobs, size))
+			made = append(made, newBlob(s.blobs, size))
 		}
 	}
-	if err := i.describe(); err != nil {
-		return Image{}, fmt.Errorf("making %s: %w", repository, err)
+	// The repository is in the configuration: images of the same layers are different images.
+	i, err := s.pushLocked(repository, "1.0", repository, made)
+	if err != nil {
+		return Image{}, err
 	}
 	if s.images == nil {
 		s.images = map[string]Image{}
@@ -78,13 +81,50 @@ func (s *Store) Image(repository string, endless bool, layers ...int64) (Image, 
 	return i, nil
 }
 
+// Blob makes a blob that no image has.
+func (s *Store) Blob(size int64) Blob {
+	s.mu.Lock()
+	s.blobs++
+	number := s.blobs
+	s.mu.Unlock()
+	return newBlob(number, size)
+}
+
+// Push makes an image of layers, which others may have too, that differs from all others, and lets the tag name it from now
+// on. What the tag named before is served by its digests still.
+func (s *Store) Push(repository, tag string, layers ...Blob) (Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pushes++
+	return s.pushLocked(repository, tag, fmt.Sprintf("%s:%s, push %d", repository, tag, s.pushes), layers)
+}
+
+func (s *Store) pushLocked(repository, tag, title string, layers []Blob) (Image, error) {
+	i := Image{Repository: repository, Tag: tag, ManifestTag: tag + "-amd64", Layers: layers}
+	if err := i.describe(title); err != nil {
+		return Image{}, fmt.Errorf("making %s: %w", repository, err)
+	}
+	if s.served == nil {
+		s.served = map[string]content{}
+	}
+	manifests, blobs := repository+"/manifests/", repository+"/blobs/"
+	s.served[manifests+i.Tag] = content{kind: Manifests, document: i.Index}
+	s.served[manifests+i.Index.Digest] = content{kind: Manifests, document: i.Index}
+	s.served[manifests+i.ManifestTag] = content{kind: Manifests, document: i.Manifest}
+	s.served[manifests+i.Manifest.Digest] = content{kind: Manifests, document: i.Manifest}
+	s.served[blobs+i.Config.Digest] = content{kind: Configs, document: i.Config}
+	for _, l := range layers {
+		s.served[blobs+l.Digest] = content{kind: Layers, blob: l}
+	}
+	return i, nil
+}
+
 // describe makes the documents around the layers.
-func (i *Image) describe() error {
+func (i *Image) describe(title string) error {
 	platform := ocispec.Platform{OS: "linux", Architecture: "amd64"}
 	config := ocispec.Image{Platform: platform, RootFS: ocispec.RootFS{Type: "layers"}}
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	// The repository is in the configuration: images of the same layers are different images.
-	config.Config.Labels = map[string]string{ocispec.AnnotationTitle: i.Repository}
+	config.Config.Labels = map[string]string{ocispec.AnnotationTitle: title}
 	for _, l := range i.Layers {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.Digest(l.Digest))
 		manifest.Layers = append(manifest.Layers, ocispec.Descriptor{
@@ -133,22 +173,7 @@ type content struct {
 // find returns what is asked for below a repository; what is "manifests" or "blobs".
 func (s *Store) find(repository, what, reference string) (content, bool) {
 	s.mu.Lock()
-	i, ok := s.images[repository]
-	s.mu.Unlock()
-	switch {
-	case !ok:
-	case what == "manifests" && (reference == i.Tag || reference == i.Index.Digest):
-		return content{kind: Manifests, document: i.Index}, true
-	case what == "manifests" && (reference == i.ManifestTag || reference == i.Manifest.Digest):
-		return content{kind: Manifests, document: i.Manifest}, true
-	case what == "blobs" && reference == i.Config.Digest:
-		return content{kind: Configs, document: i.Config}, true
-	case what == "blobs":
-		for _, l := range i.Layers {
-			if l.Digest == reference {
-				return content{kind: Layers, blob: l}, true
-			}
-		}
-	}
-	return content{}, false
+	defer s.mu.Unlock()
+	c, ok := s.served[repository+"/"+what+"/"+reference]
+	return c, ok
 }

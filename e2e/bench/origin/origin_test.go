@@ -137,6 +137,38 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A tag that has moved names another image; the one before is there by its digests, and they share what they share.
+func TestPushMovesTheTag(t *testing.T) {
+	o, _ := serve(t, Line{})
+	shared, more := o.store.Blob(100), o.store.Blob(200)
+	first, err := o.store.Push("library/moved", "1.0", shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := o.store.Push("library/moved", "1.0", shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first.Index.Digest == second.Index.Digest {
+		t.Error("two pushes of the same layers made the same image")
+	}
+	third, err := o.store.Push("library/moved", "1.0", shared, more)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, _ := ask(t, o, "GET", third.ManifestPath("1.0"), ""); resp.Header.Get("Docker-Content-Digest") != third.Index.Digest {
+		t.Errorf("the tag names %s, want %s", resp.Header.Get("Docker-Content-Digest"), third.Index.Digest)
+	}
+	for _, path := range []string{
+		first.ManifestPath(first.Index.Digest), first.ManifestPath(first.Manifest.Digest), first.BlobPath(first.Config.Digest),
+		first.BlobPath(shared.Digest), third.BlobPath(more.Digest),
+	} {
+		if resp, body := ask(t, o, "GET", path, ""); resp.StatusCode != 200 || path[len(path)-71:] != digestOf(body) {
+			t.Errorf("%s: status %d, body of digest %s", path, resp.StatusCode, digestOf(body))
+		}
+	}
+}
+
 func TestCounts(t *testing.T) {
 	o, i := serve(t, Line{Total: 1 << 30, PerConnection: 1 << 30})
 	ask(t, o, "GET", "/v2/", "")
