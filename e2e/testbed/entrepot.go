@@ -14,10 +14,13 @@ import (
 type Entrepot struct {
 	// Address is the host and port that clients pull from; Admin is the other listener's.
 	Address, Admin string
-	dir            string
-	command        Command
-	starts         int
-	process        *Process
+	// Data is its data directory.
+	Data string
+	// Process is the one that was started last.
+	Process *Process
+	dir     string
+	command Command
+	starts  int
 }
 
 // EntrepotOptions say how to run one.
@@ -28,6 +31,10 @@ type EntrepotOptions struct {
 	Config string
 	// Env are settings from the environment.
 	Env []string
+	// DataDir is its data directory if it is to have a certain one.
+	DataDir string
+	// User is who it runs as, see [Command]. The data directory, if it is there, has to be that user's already.
+	User int
 }
 
 // StartEntrepot starts an entrepot with an empty cache.
@@ -36,7 +43,10 @@ func (b *Bed) StartEntrepot(ctx context.Context, o EntrepotOptions) (*Entrepot, 
 	if err != nil {
 		return nil, err
 	}
-	e := &Entrepot{dir: dir}
+	e := &Entrepot{dir: dir, Data: o.DataDir}
+	if e.Data == "" {
+		e.Data = filepath.Join(dir, "data")
+	}
 	if e.Address, err = FreeAddress(); err != nil {
 		return nil, err
 	}
@@ -47,20 +57,27 @@ func (b *Bed) StartEntrepot(ctx context.Context, o EntrepotOptions) (*Entrepot, 
 		Name: "entrepot",
 		Path: b.Programs.Entrepot,
 		Env:  o.Env,
+		User: o.User,
 		Args: []string{
-			"serve", "--listen", e.Address, "--admin-listen", e.Admin, "--data-dir", filepath.Join(dir, "data"),
+			"serve", "--listen", e.Address, "--admin-listen", e.Admin, "--data-dir", e.Data,
 		},
 		Ready: answers("http://"+e.Admin+"/readyz", http.StatusOK),
 	}
 	if o.Config != "" {
 		file := filepath.Join(dir, "entrepot.yaml")
-		if err := os.WriteFile(file, []byte(o.Config), 0o600); err != nil {
+		// What it has to keep to itself is in files of its own: this one may be read by whoever it runs as.
+		if err := os.WriteFile(file, []byte(o.Config), 0o644); err != nil {
 			return nil, err
 		}
 		e.command.Args = append(e.command.Args, "--config", file)
 	}
 	if o.Upstream != "" {
 		e.command.Args = append(e.command.Args, "--upstream", o.Upstream)
+	}
+	if o.User != 0 {
+		if err := os.Chown(dir, o.User, o.User); err != nil {
+			return nil, err
+		}
 	}
 	if err := e.Start(ctx); err != nil {
 		return nil, err
@@ -70,30 +87,39 @@ func (b *Bed) StartEntrepot(ctx context.Context, o EntrepotOptions) (*Entrepot, 
 }
 
 // Start starts it again, on the data that it left, after Stop or Kill.
-func (e *Entrepot) Start(ctx context.Context) error {
-	e.command.Log = e.logFile(e.starts)
+func (e *Entrepot) Start(ctx context.Context) error { return e.start(ctx, e.command) }
+
+// Begin is Start without waiting for it to be ready.
+func (e *Entrepot) Begin(ctx context.Context) error {
+	c := e.command
+	c.Ready = nil
+	return e.start(ctx, c)
+}
+
+func (e *Entrepot) start(ctx context.Context, c Command) error {
+	c.Log = e.logFile(e.starts)
 	e.starts++
-	p, err := Start(ctx, e.command)
+	p, err := Start(ctx, c)
 	if err != nil {
 		return err
 	}
-	e.process = p
+	e.Process = p
 	return nil
 }
 
 // Stop ends it as an operator does. It has to end by itself, and well. Stopping what was killed is no error.
 func (e *Entrepot) Stop() error {
-	if err := e.process.Stop(); err != nil {
+	if err := e.Process.Stop(); err != nil {
 		return err
 	}
-	if e.process.killed {
+	if e.Process.killed {
 		return nil
 	}
-	return e.process.failure()
+	return e.Process.failure()
 }
 
 // Kill ends it without a warning, like a machine that runs out of memory.
-func (e *Entrepot) Kill() error { return e.process.Kill() }
+func (e *Entrepot) Kill() error { return e.Process.Kill() }
 
 // Remove stops it and removes all that it had on disk, its log included.
 func (e *Entrepot) Remove() error { return errors.Join(e.Stop(), os.RemoveAll(e.dir)) }

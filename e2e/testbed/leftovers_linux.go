@@ -12,9 +12,14 @@ import (
 	"syscall"
 )
 
-// childAttributes lets no child outlive this process, not even if a test times out and nothing is cleaned up.
-func childAttributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+// childAttributes lets no child outlive this process, not even if a test times out and nothing is cleaned up. A user other
+// than 0 is who the child is.
+func childAttributes(user int) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if user != 0 {
+		a.Credential = &syscall.Credential{Uid: uint32(user), Gid: uint32(user)}
+	}
+	return a
 }
 
 // endLeftovers kills the processes whose arguments name a file below dir, such as the shims that containerd starts

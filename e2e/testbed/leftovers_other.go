@@ -4,7 +4,7 @@ package testbed
 
 import "syscall"
 
-func childAttributes() *syscall.SysProcAttr { return nil }
+func childAttributes(int) *syscall.SysProcAttr { return nil }
 
 // No container engine runs here, only the demonstration's own two processes.
 func endLeftovers(string) error { return nil }

@@ -26,6 +26,8 @@ type Command struct {
 	Args []string
 	// Env is added to this process's environment, of which entrepot's settings are left out: a trial has its own.
 	Env []string
+	// User is the id of the ordinary user, and of the group, that it runs as; 0: as this process. Linux alone heeds it.
+	User int
 	// Log is the file that gets standard output and error.
 	Log string
 	// Ready is nil if there is nothing to wait for; see [Until].
@@ -57,7 +59,7 @@ func Start(ctx context.Context, c Command) (*Process, error) {
 	p.cmd = exec.Command(c.Path, c.Args...)
 	p.cmd.Env = append(environment(), c.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = childAttributes()
+	p.cmd.SysProcAttr = childAttributes(c.User)
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", c.Name, err)
 	}
@@ -84,7 +86,7 @@ func Start(ctx context.Context, c Command) (*Process, error) {
 func Run(ctx context.Context, env []string, path string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(environment(), env...)
-	cmd.SysProcAttr = childAttributes()
+	cmd.SysProcAttr = childAttributes(0)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

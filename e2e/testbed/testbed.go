@@ -40,6 +40,10 @@ func NewIn(ctx context.Context, parent string) (*Bed, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Programs that run as ordinary users are in it, and their data.
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
 	b := &Bed{Dir: dir}
 	if b.Programs, err = build(ctx, filepath.Join(dir, "bin")); err != nil {
 		return nil, errors.Join(err, b.Close())
