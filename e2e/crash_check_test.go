@@ -68,29 +68,39 @@ func blobFile(e *testbed.Entrepot, digest string) string {
 	return filepath.Join(e.Data, "blobs", "sha256", encoded[:2], encoded)
 }
 
+// onDisk tells whether a blob has its name.
+func (c *crash) onDisk(digest string) bool {
+	_, err := os.Stat(blobFile(c.entrepot, digest))
+	return err == nil
+}
+
 // checkHits asks again for what was a hit: it is one still, unless it had to make room.
 func (c *crash) checkHits() error {
 	hits := c.hits
 	c.hits = map[string]hit{}
 	var errs []error
 	for digest, h := range hits {
-		before := c.upstream.Count()
-		a, err := c.blob(running, h.image, h.blob)
+		path := h.image.BlobPath(digest)
+		before, there := c.upstream.Count(), c.onDisk(digest)
+		a, err := c.head(running, path)
+		there = there && c.onDisk(digest)
+		cost := c.upstream.Count().Since(before)
 		switch {
 		case err != nil:
 			errs = append(errs, err)
+			continue
 		case a.hit():
 			c.kills.hits++
-			if n := c.upstream.Count().Since(before).AllBytes(); n != 0 {
-				errs = append(errs, fmt.Errorf("%s is a hit, and cost upstream %d bytes", digest, n))
-			}
-		case c.cap > 0:
+		case there || c.cap == 0:
+			errs = append(errs, fmt.Errorf("%s was a hit before the kill; on disk now: %v; it is %q, at the cost of %+v",
+				digest, there, a.verdict, cost))
+		default:
 			// There is no telling what was evicted just before the kill from what was lost by it: that is for the mirror that
 			// has room for all.
 			c.kills.gone++
-		default:
-			errs = append(errs, fmt.Errorf("%s was a hit before the kill, and was on disk; it is %q after it, at the cost of %+v",
-				digest, a.verdict, c.upstream.Count().Since(before)))
+		}
+		if _, err := c.blob(running, h.image, h.blob); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

@@ -73,7 +73,7 @@ type crash struct {
 	hits   map[string]hit             // blobs that were kept since the last start, by digest
 	kills  struct {
 		inLoad, atStart, hits, gone int
-		slowest                        time.Duration
+		slowest                     time.Duration
 	}
 }
 
@@ -258,10 +258,7 @@ func (c *crash) pull(ctx context.Context, i origin.Image) (int64, error) {
 
 // note notes what was a hit and has its name on disk: what has just landed is a hit a moment before that.
 func (c *crash) note(i origin.Image, l origin.Blob, a answer, err error) {
-	if err != nil || !a.hit() {
-		return
-	}
-	if _, err := os.Stat(blobFile(c.entrepot, l.Digest)); err != nil {
+	if err != nil || !a.hit() || !c.onDisk(l.Digest) {
 		return
 	}
 	c.mu.Lock()

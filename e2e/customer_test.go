@@ -260,7 +260,9 @@ func (s *shop) allHit(images ...origin.Image) error {
 	for _, i := range images {
 		wanted = append(wanted, paths(i)...)
 	}
-	return testbed.Until(running, "all to be kept", func(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(running, healsWithin)
+	defer cancel()
+	return testbed.Until(ctx, "all to be kept", func(ctx context.Context) error {
 		for len(wanted) > 0 {
 			a, err := s.head(ctx, wanted[0])
 			if err == nil && !a.hit() {
@@ -274,3 +276,20 @@ func (s *shop) allHit(images ...origin.Image) error {
 		return nil
 	})
 }
+
+// readBeside reads a body to its end, wrong bytes or not, and tells whether there were any.
+func readBeside(body io.Reader, b origin.Blob) (n int64, wrong bool, err error) {
+	check := b.Check(0)
+	n, err = io.Copy(writerFunc(func(p []byte) (int, error) {
+		if !wrong {
+			_, failed := check.Write(p)
+			wrong = failed != nil
+		}
+		return len(p), nil
+	}), body)
+	return n, wrong, err
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -21,14 +21,18 @@ func Until(ctx context.Context, what string, ok func(context.Context) error) err
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
+	var last error
 	for {
 		err := ok(ctx)
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err // that the time is over says nothing of what was waited for
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w (last: %v)", what, context.Cause(ctx), err)
+			return fmt.Errorf("waiting for %s: %w (last: %v)", what, context.Cause(ctx), last)
 		case <-tick.C:
 		}
 	}
