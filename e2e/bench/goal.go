@@ -30,6 +30,8 @@ const (
 	headMedian      metric = "HEAD p50 µs"
 	headSlowest     metric = "HEAD p99 µs"
 	ofEmpty         metric = "p99 of empty's"
+	evicted         metric = "evicted"
+	evictedRate     metric = "evicted/s"
 )
 
 // values are one measurement.

@@ -28,8 +28,8 @@ type scene struct {
 	// registry and blob are the real one and what it holds, nil until a workload wants them.
 	registry *testbed.Registry
 	blob     blob
-	// million is a data directory of entrepot with as many blobs, empty until a workload wants it.
-	million string
+	// stocks are data directories of entrepot by how many blobs they have. Workloads fill those that they want.
+	stocks map[int]string
 	// storage says where the systems keep their content.
 	storage string
 }
@@ -41,7 +41,7 @@ func newScene(ctx context.Context, quick bool) (*scene, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scene{bed: bed, quick: quick, storage: storage}
+	s := &scene{bed: bed, quick: quick, storage: storage, stocks: map[int]string{}}
 	if s.floor, err = bed.BuildBench(ctx, "floor"); err != nil {
 		return s, err
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -35,6 +36,8 @@ type place struct {
 	data string
 	// tagTTL is how long a tag may be served without asking upstream, its default if 0.
 	tagTTL time.Duration
+	// settings are further ones of entrepot's, from the environment.
+	settings []string
 }
 
 // The names that goals refer to.
@@ -88,7 +91,7 @@ func entrepot(name string, settings ...string) system {
 			Args: []string{
 				"serve", "--listen", p.address, "--admin-listen", p.admin, "--data-dir", data, "--upstream", "http://" + p.upstream,
 			},
-			Env:   append([]string(nil), settings...),
+			Env:   slices.Concat(settings, p.settings),
 			Ready: answers("http://" + p.admin + "/readyz"),
 		}
 		if p.tagTTL > 0 {
@@ -102,6 +105,7 @@ func entrepot(name string, settings ...string) system {
 // subject is a system that runs.
 type subject struct {
 	address string
+	admin   string           // where its own figures are, if it has any
 	process *testbed.Process // nil if there is none
 	// ready is how long it took from its start until it answered.
 	ready time.Duration
@@ -130,7 +134,7 @@ func (s *scene) start(ctx context.Context, y system, p place) (subject, error) {
 		return subject{}, err
 	}
 	s.bed.OnClose(process.Stop)
-	return subject{address: p.address, process: process, ready: time.Since(start)}, nil
+	return subject{address: p.address, admin: p.admin, process: process, ready: time.Since(start)}, nil
 }
 
 // end ends it.

@@ -1,18 +1,15 @@
 package main
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/entrepot/entrepot/e2e/bench/load"
-	"github.com/entrepot/entrepot/e2e/testbed"
 )
 
 const (
@@ -20,8 +17,10 @@ const (
 	aLittleLater = 2 * time.Second
 	// timedRequests are enough for the hundredth that is slowest to be two hundred.
 	timedRequests, quickTimedRequests = 20_000, 5_000
-	// The blobs that the data directory is filled with belong to millionRepository.
-	millionRepository = "library/million"
+	// The blobs that data directories are filled with belong to millionRepository, and are of stockedSize.
+	millionRepository        = "library/million"
+	aMillionBlobs, someBlobs = 1_000_000, 100_000
+	stockedSize              = 4 << 10
 )
 
 // starts are how the program comes up.
@@ -45,6 +44,14 @@ var starts = []workload{
 		},
 	},
 	{
+		name:    "restart",
+		what:    "a start on a hundred thousand blobs, after a kill in the middle of cold pulls",
+		systems: []string{mirror},
+		columns: []metric{ready, resident},
+		goals:   []goal{most(ready, 2)},
+		run:     afterAKill,
+	},
+	{
 		name: "million",
 		what: "a start on a million blobs; then a manifest that is in the cache, and HEAD of random blobs, 20 000 times each on one " +
 			"connection, the manifest beside an empty cache's",
@@ -54,12 +61,22 @@ var starts = []workload{
 		long:    true,
 		run:     aMillion,
 	},
+	{
+		name: "eviction",
+		what: "a start on a million blobs under a cap that half of them fit: what it takes to evict the others, " +
+			"and a manifest that is in the cache meanwhile, 20 000 times",
+		systems: []string{mirror},
+		columns: []metric{evictedRate, evicted, manifestMedian, manifestSlowest, peak},
+		long:    true,
+		run:     evictHalf,
+	},
 }
 
 // aMillion measures a start on many blobs just after one on none.
 func aMillion(t *trial) (values, error) {
-	count := int(t.pick(1_000_000, 100_000))
-	if err := t.needMillion(t.ctx, count); err != nil {
+	count := int(t.pick(aMillionBlobs, someBlobs))
+	data, err := t.stock(t.ctx, count)
+	if err != nil {
 		return nil, err
 	}
 	if err := t.start(); err != nil {
@@ -72,7 +89,7 @@ func aMillion(t *trial) (values, error) {
 	if err := t.end(); err != nil {
 		return nil, err
 	}
-	t.place.data = t.million
+	t.place.data = data
 	if err := t.start(); err != nil {
 		return nil, err
 	}
@@ -95,27 +112,6 @@ func aMillion(t *trial) (values, error) {
 		headMedian: heads.at(0.5), headSlowest: heads.at(0.99),
 		upstreamAsked: float64(t.sent().Since(before).Requests()),
 	}, err
-}
-
-// needMillion fills the data directory, if that has not been done yet.
-func (s *scene) needMillion(ctx context.Context, count int) error {
-	if s.million != "" {
-		return nil
-	}
-	program, err := s.bed.BuildBench(ctx, "million")
-	if err != nil {
-		return err
-	}
-	dir, err := s.bed.Subdir("million")
-	if err != nil {
-		return err
-	}
-	data := filepath.Join(dir, "data")
-	if _, err := testbed.Run(ctx, nil, program, data, "docker.io", millionRepository, strconv.Itoa(count)); err != nil {
-		return err
-	}
-	s.million = data
-	return nil
 }
 
 // times are how long answers took, from the shortest to the longest, in microseconds.
@@ -153,7 +149,7 @@ func (t *trial) headTimes(count int) (times, error) {
 		name := sha256.Sum256([]byte(strconv.Itoa(random.IntN(count))))
 		path := "/v2/" + millionRepository + "/blobs/sha256:" + hex.EncodeToString(name[:])
 		return load.Request{Method: "HEAD", Path: path}.Compile()
-	}, 4<<10)
+	}, stockedSize)
 }
 
 // times asks one request after the other and looks at the clock. All answers are of the same length.

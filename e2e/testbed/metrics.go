@@ -14,8 +14,11 @@ import (
 type Metrics map[string]float64
 
 // Metrics scrapes it.
-func (e *Entrepot) Metrics(ctx context.Context) (Metrics, error) {
-	resp, err := e.admin(ctx, "/metrics")
+func (e *Entrepot) Metrics(ctx context.Context) (Metrics, error) { return Scrape(ctx, e.Admin) }
+
+// Scrape reads the metrics at the address of an admin listener.
+func Scrape(ctx context.Context, admin string) (Metrics, error) {
+	resp, err := ask(ctx, admin, "/metrics")
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +64,7 @@ func (m Metrics) Sum() float64 {
 
 // Readiness is what it says of itself at /readyz; it is an error if it is not ready.
 func (e *Entrepot) Readiness(ctx context.Context) (string, error) {
-	resp, err := e.admin(ctx, "/readyz")
+	resp, err := ask(ctx, e.Admin, "/readyz")
 	if err != nil {
 		return "", err
 	}
@@ -70,9 +73,9 @@ func (e *Entrepot) Readiness(ctx context.Context) (string, error) {
 	return string(text), err
 }
 
-// admin asks the admin listener. The caller closes the body.
-func (e *Entrepot) admin(ctx context.Context, path string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+e.Admin+path, nil)
+// ask asks an admin listener. The caller closes the body.
+func ask(ctx context.Context, admin, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+path, nil)
 	if err != nil {
 		return nil, err
 	}
