@@ -8,7 +8,7 @@ RACE := $(if $(shell command -v $${CC:-cc} || command -v gcc),-race)
 # Modules of their own, so that what they need never reaches the product.
 MODULES = . e2e e2e/bench/million e2e/bench/replay e2e/chart e2e/containerd2
 
-.PHONY: build run demo test e2e bench check fuzz help
+.PHONY: build run demo test e2e crash bench check fuzz help
 
 build: ## build bin/entrepot
 	go build -o bin/entrepot ./cmd/entrepot
@@ -28,6 +28,12 @@ e2e: ## real clients before a real registry; needs root, installs what it needs 
 	sh e2e/install.sh
 	cd e2e && go test -count=1 -timeout 20m ./...
 	cd e2e/chart && go test -count=1 ./...
+
+ROUNDS = 1000
+SEED = 1
+
+crash: ## kill the real program in a mixed load ROUNDS times, from SEED on
+	cd e2e && CRASH_ROUNDS=$(ROUNDS) CRASH_SEED=$(SEED) go test -v -count=1 -timeout 2h -run TestPromiseKilledAnywhere .
 
 bench: ## benchmarks of the hot paths, what goes first, then entrepot beside its peers (needs Linux)
 	go test -run '^$$' -bench . -benchmem ./...

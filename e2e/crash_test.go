@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// crashRounds and crashSeed are settings of `make crash`; a seed makes the same load and the same kills, as far as
-	// processors and disks allow.
+	// crashRounds and crashSeed are what `make crash` sets. A seed makes the same load and the same kills, as far as processors
+	// and disks allow.
 	crashRounds, crashSeed = "CRASH_ROUNDS", "CRASH_SEED"
 	defaultCrashRounds     = 50
 

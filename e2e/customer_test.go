@@ -24,6 +24,7 @@ type shop struct {
 	store    origin.Store
 	upstream *origin.Server
 	entrepot *testbed.Entrepot
+	pushes   int
 	customer
 }
 
@@ -47,9 +48,11 @@ func openShop(t *testing.T, line origin.Line, options testbed.EntrepotOptions) *
 	return s
 }
 
-// push makes an image of layers of those sizes.
+// push makes an image of layers of those sizes, in a repository of its own: nobody knows its tag yet.
 func (s *shop) push(t *testing.T, repository string, sizes ...int64) origin.Image {
 	t.Helper()
+	s.pushes++
+	repository = fmt.Sprintf("%s-%d", repository, s.pushes)
 	var layers []origin.Blob
 	for _, size := range sizes {
 		layers = append(layers, s.store.Blob(size))

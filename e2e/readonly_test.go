@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,15 +26,15 @@ func TestPromiseDirectoryThatTurnsReadOnly(t *testing.T) {
 	kept := s.push(t, "library/before", 1<<20, 3<<20)
 	s.pullUntilKept(t, kept)
 	ready := s.watchReadiness(t)
-	for turn := range 2 {
+	for range 2 {
 		if err := setDirectories(data, 0o555); err != nil {
 			t.Fatal(err)
 		}
-		s.servesReadOnly(t, kept, fmt.Sprintf("library/during-%d", turn))
+		s.servesReadOnly(t, kept)
 		if err := setDirectories(data, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		s.worksAsEver(t, fmt.Sprintf("library/after-%d", turn))
+		s.worksAsEver(t)
 	}
 	ready()
 }
@@ -60,11 +59,11 @@ func TestPromiseReadOnlyAtStart(t *testing.T) {
 		if err := s.entrepot.Start(running); err != nil {
 			t.Fatalf("started on a read-only directory: %v", err)
 		}
-		s.servesReadOnly(t, kept, "library/during")
+		s.servesReadOnly(t, kept)
 		if err := errors.Join(s.entrepot.Stop(), syscall.Unmount(data, 0), s.entrepot.Start(running)); err != nil {
 			t.Fatal(err)
 		}
-		s.worksAsEver(t, "library/after")
+		s.worksAsEver(t)
 	}
 }
 
@@ -81,7 +80,7 @@ func TestPromiseFileSystemThatFails(t *testing.T) {
 	if err := fail(); err != nil {
 		t.Fatal(err)
 	}
-	s.servesReadOnly(t, kept, "library/during")
+	s.servesReadOnly(t, kept)
 	// Enough records that the index has to write to pages that it had not.
 	sizes := make([]int64, 300)
 	for k := range sizes {
@@ -97,7 +96,7 @@ func TestPromiseFileSystemThatFails(t *testing.T) {
 }
 
 // servesReadOnly pulls what is kept, which has to cost upstream no layer, and twice what is not.
-func (s *shop) servesReadOnly(t *testing.T, kept origin.Image, repository string) {
+func (s *shop) servesReadOnly(t *testing.T, kept origin.Image) {
 	t.Helper()
 	before := s.upstream.Count()
 	if err := s.image(running, kept, nil); err != nil {
@@ -106,7 +105,7 @@ func (s *shop) servesReadOnly(t *testing.T, kept origin.Image, repository string
 	if n := s.upstream.Count().Since(before).Gets[origin.Layers]; n != 0 {
 		t.Errorf("read-only: %d layers that are kept were fetched again", n)
 	}
-	during := s.push(t, repository, 1<<20, 20<<20)
+	during := s.push(t, "library/during", 1<<20, 20<<20)
 	for range 2 {
 		if err := s.image(running, during, nil); err != nil {
 			t.Errorf("read-only, what is not kept: %v", err)
