@@ -46,7 +46,8 @@ func (c *crash) checkDirectory() error {
 	if damaged, _ := filepath.Glob(filepath.Join(c.entrepot.Data, "*damaged*")); len(damaged) > 0 {
 		bad("a kill is no damage, but %v is there", damaged)
 	}
-	err = errors.Join(err, filepath.WalkDir(filepath.Join(c.entrepot.Data, "blobs"), func(path string, e fs.DirEntry, err error) error {
+	blobs := filepath.Join(c.entrepot.Data, "blobs")
+	err = errors.Join(err, filepath.WalkDir(blobs, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && !e.IsDir() && !blobName.MatchString(e.Name()) {
 			bad("%s is no blob", path)
 		}

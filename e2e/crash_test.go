@@ -48,7 +48,8 @@ func TestPromiseKilledAnywhere(t *testing.T) {
 	}
 	t.Logf("seed %d; %s=%d repeats this", seed, crashSeed, seed)
 	t.Run("under a small cap", func(t *testing.T) {
-		c := openCrash(t, seed, fmt.Sprintf("cache: {max_size: %dMiB, min_free: 16MiB, tag_ttl: 50ms, read_ahead: layers}\n", crashCap>>20))
+		c := openCrash(t, seed,
+			fmt.Sprintf("cache: {max_size: %dMiB, min_free: 16MiB, tag_ttl: 50ms, read_ahead: layers}\n", crashCap>>20))
 		c.cap = crashCap
 		c.play((rounds + 1) / 2)
 	})

@@ -77,8 +77,10 @@ var damages = []damage{
 	{name: "no file may be read", do: eachFile(forbid), healed: []string{unreadable}, user: ordinary},
 	{name: "every file is somebody else's", do: eachFile(takeAway), healed: []string{unreadable}, user: ordinary},
 	{name: "no directory of content may be read", do: below("blobs", forbidAll), healed: []string{unreadable}, user: ordinary},
-	{name: "partial may not be read", do: below("partial", forbid), healed: []string{unreadable, leftover}, kept: true, user: ordinary},
-	{name: "the index may not be read", do: below("index", forbidAll), healed: []string{wrongIndex, unreadable}, kept: true, user: ordinary},
+	{name: "partial may not be read", do: below("partial", forbid), healed: []string{unreadable, leftover}, kept: true,
+		user: ordinary},
+	{name: "the index may not be read", do: below("index", forbidAll), healed: []string{wrongIndex, unreadable}, kept: true,
+		user: ordinary},
 }
 
 // Whatever befalls the data directory of a mirror that is stopped: one pull afterwards gets the right bytes, all is a hit after

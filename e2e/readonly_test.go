@@ -71,7 +71,7 @@ func TestPromiseReadOnlyAtStart(t *testing.T) {
 // back with a mount, and so with a restart. That is where a log in mapped memory kills its process.
 func TestPromiseFileSystemThatFails(t *testing.T) {
 	needRoot(t)
-	need(t, "mkfs.ext4", "mount")
+	need(t, "mkfs.ext4", "mount", "findmnt")
 	dir, fail := failingDisk(t)
 	s := openShop(t, origin.Line{}, testbed.EntrepotOptions{DataDir: filepath.Join(dir, "data")})
 	kept := s.push(t, "library/before", 1<<20, 3<<20)

@@ -1,4 +1,5 @@
-// Package origin is the registry that the benchmark, and tests with much content, have for an upstream: small, strict, and counting.
+// Package origin is the registry that the benchmark, and tests with much content, have for an upstream: small, strict, and
+// counting.
 //
 // It answers what pulling takes and nothing else: the ping, manifests by tag and by digest, blobs whole and in ranges,
 // GET and HEAD, each with its digest, type and length, and the rest with the specification's errors. What it sends is
