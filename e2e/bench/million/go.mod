@@ -7,7 +7,6 @@ replace github.com/entrepot/entrepot => ../../..
 require (
 	github.com/entrepot/entrepot v0.0.0-00010101000000-000000000000
 	github.com/opencontainers/go-digest v1.0.0
-	go.uber.org/zap v1.28.0
 	golang.org/x/sync v0.24.0
 )
 
@@ -26,6 +25,7 @@ require (
 	go.opentelemetry.io/otel/metric v1.41.0 // indirect
 	go.opentelemetry.io/otel/trace v1.41.0 // indirect
 	go.uber.org/multierr v1.10.0 // indirect
+	go.uber.org/zap v1.28.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
