@@ -166,9 +166,9 @@ func (c *Cache) indexOptions(ctx context.Context) index.Options {
 	dir := filepath.Join(c.opts.DataDir, "index")
 	if c.opts.IndexDir == "" || c.opts.IndexDir == dir {
 		c.keeper.MakeRoom(ctx)
-		return index.Options{Dir: dir, Roomy: c.keeper.Roomy, Claim: c.keeper.Claim, Occupy: c.keeper.Occupy, Log: c.log}
+		return index.Options{Dir: dir, Roomy: c.keeper.Roomy, Claim: c.keeper.Claim, Occupy: c.keeper.Occupy, Mended: c.keeper.Mended, Log: c.log}
 	}
-	return index.Options{Dir: c.opts.IndexDir, Roomy: func() bool { return keeper.RoomyAt(c.opts.IndexDir) }, Log: c.log}
+	return index.Options{Dir: c.opts.IndexDir, Roomy: func() bool { return keeper.RoomyAt(c.opts.IndexDir) }, Mended: c.keeper.Mended, Log: c.log}
 }
 
 // Close ends what is under way, whose readers get an error, and closes the stores. Complete content is kept.

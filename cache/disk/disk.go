@@ -49,6 +49,9 @@ type Options struct {
 	// Made is told of content each time that it has got its name, and may be removed; may be nil. Together with Scan and Meet it
 	// tells of each content once, so who removes only what it was told of uncounts it once.
 	Made func(d digest.Digest, size int64)
+
+	Mended  func()                // told of each file or directory whose permissions were given back; may be nil
+	Spoiled func(d digest.Digest) // told of parked content that somebody has changed, and that is gone for that; may be nil
 }
 
 // Store is an open data directory. Its methods may be called concurrently.

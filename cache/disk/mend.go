@@ -44,5 +44,11 @@ func (s *Store) mendOne(name string, mode fs.FileMode) (mended bool) {
 		need = 0o640
 	}
 	const owner = 0o700
-	return mode&need&owner != need&owner && s.root.Chmod(name, mode.Perm()|need) == nil
+	if mode&need&owner == need&owner || s.root.Chmod(name, mode.Perm()|need) != nil {
+		return false
+	}
+	if s.opts.Mended != nil {
+		s.opts.Mended()
+	}
+	return true
 }

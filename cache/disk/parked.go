@@ -141,10 +141,15 @@ func (s *Store) Parked(d digest.Digest) (p *Partial, state []byte, intact, ok bo
 	}
 	if err != nil {
 		p.Discard()
+		if errors.Is(err, errSpoiled) && s.opts.Spoiled != nil {
+			s.opts.Spoiled(d)
+		}
 		return nil, nil, false, false
 	}
 	return p, state, intact, true
 }
+
+var errSpoiled = errors.New("disk: somebody has changed what is parked")
 
 // reopen opens the file of parked content, if it is as its state says, and if there is room for what it has no blocks for yet.
 func (p *Partial) reopen(h header) (intact bool, err error) {
@@ -162,7 +167,7 @@ func (p *Partial) reopen(h header) (intact bool, err error) {
 	err = onDescriptor(p.File, func(fd int) error { return unix.Fstat(fd, &st) })
 	intact = !mended && st.Mtim.Nano() == h.mtime
 	if err == nil && (st.Size != h.size || h.ended && !intact) {
-		err = errors.New("somebody has changed it")
+		err = errSpoiled
 	}
 	if err == nil {
 		p.wrote = max(0, min(p.size, st.Blocks*512))

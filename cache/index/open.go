@@ -25,6 +25,8 @@ type Options struct {
 	Claim func(n int64) bool
 	// Occupy is told how many bytes the index occupies, in place of all that was claimed. May be nil.
 	Occupy func(n int64)
+	// Mended is told when permissions that somebody had taken were given back. May be nil.
+	Mended func()
 	Log    *zap.Logger // may be nil
 }
 
@@ -35,6 +37,9 @@ func (o Options) filled() Options {
 	}
 	if o.Claim == nil {
 		o.Claim = func(int64) bool { return true }
+	}
+	if o.Mended == nil {
+		o.Mended = func() {}
 	}
 	if o.Occupy == nil {
 		o.Occupy = func(int64) {}

@@ -164,6 +164,7 @@ func (o Options) roomFor(n int64) bool {
 // permit gives the owner, if that is us, leave to read and write, should somebody have taken it. What fails is told by who
 // opens the file.
 func (o Options) permit() {
+	mended := false
 	_ = filepath.WalkDir(o.Dir, func(path string, e fs.DirEntry, err error) error {
 		info, statErr := os.Lstat(path)
 		if statErr != nil {
@@ -174,8 +175,11 @@ func (o Options) permit() {
 			want |= 0o700
 		}
 		if info.Mode()&fs.ModeSymlink == 0 && want != info.Mode().Perm() {
-			_ = os.Chmod(path, want)
+			mended = os.Chmod(path, want) == nil || mended
 		}
 		return nil
 	})
+	if mended {
+		o.Mended()
+	}
 }

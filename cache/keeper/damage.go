@@ -34,9 +34,7 @@ var Damages = []Damage{DamagedContent, DamagedMissing, DamagedUnreadable, Damage
 // The caller closes it.
 func (k *Keeper) Blob(ctx context.Context, d digest.Digest) (f *disk.Content, ok bool) {
 	f, err := k.disk.Blob(d)
-	mended := false
 	if err == nil && f.Verified.IsZero() {
-		mended = f.Mended
 		f.Close()
 		if err = k.verify(ctx, d); err == nil {
 			f, err = k.disk.Blob(d)
@@ -44,10 +42,6 @@ func (k *Keeper) Blob(ctx context.Context, d digest.Digest) (f *disk.Content, ok
 	}
 	switch {
 	case err == nil:
-		if mended {
-			k.wounds.count.Add(1)
-			k.Healed(DamagedUnreadable)
-		}
 		k.Used(d)
 		return f, true
 	case missing(err):
@@ -144,6 +138,12 @@ func (k *Keeper) made(d digest.Digest, size int64) {
 	if damage, ok := k.wounds.heal(d); ok {
 		k.Healed(damage)
 	}
+}
+
+// Mended counts something that could not be read, and can be again.
+func (k *Keeper) Mended() {
+	k.wounds.count.Add(1)
+	k.Healed(DamagedUnreadable)
 }
 
 // Healed counts something that was damaged and is right again.

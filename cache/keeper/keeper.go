@@ -77,7 +77,8 @@ func Open(ctx context.Context, opts Options) (*Keeper, error) {
 	var err error
 	// Recency learns of content from who made its name, and not from who kept it: of two that keep the same, one finds the name,
 	// and may be so late to say so that the content was evicted meanwhile. It would be evicted, and uncounted, once more.
-	k.disk, err = disk.Open(ctx, disk.Options{Dir: opts.Dir, MaxSize: opts.MaxSize, MinFree: opts.MinFree, Made: k.made})
+	k.disk, err = disk.Open(ctx, disk.Options{Dir: opts.Dir, MaxSize: opts.MaxSize, MinFree: opts.MinFree,
+		Made: k.made, Mended: k.Mended, Spoiled: func(d digest.Digest) { k.wounds.note(d, DamagedContent) }})
 	if err != nil {
 		return nil, err
 	}
