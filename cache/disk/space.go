@@ -365,11 +365,18 @@ func (s *Store) Claim(n int64) bool { return s.space.claim(n) }
 // Occupy says how many bytes the index has in all. What was claimed before is among them.
 func (s *Store) Occupy(n int64) { s.space.set(index, n) }
 
-// freeSpace is how many bytes of the file system an ordinary process may still take.
+// inodes is how many files there must still be room for: of those that are free, some are the index's.
+const inodes = 128
+
+// freeSpace is how many bytes of the file system an ordinary process may still take: none if there can be no more files, which
+// evicting mends as well. File systems that make inodes as they go state no number of them.
 func freeSpace(dir string) (int64, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("statfs: %w", err)
+	}
+	if st.Files > 0 && st.Ffree < min(inodes, st.Files/8) {
+		return 0, nil
 	}
 	return int64(st.Bavail) * st.Bsize, nil
 }

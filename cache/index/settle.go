@@ -157,9 +157,15 @@ func (o Options) roomFor(n int64) bool {
 	if !o.Roomy() || syscall.Statfs(o.Dir, &st) != nil {
 		return false
 	}
+	if st.Files > 0 && st.Ffree < min(inodes, st.Files/8) {
+		return false
+	}
 	margin := min(maxMargin, int64(st.Blocks)*st.Bsize/64)
 	return int64(st.Bavail)*st.Bsize >= n+margin
 }
+
+// inodes is how many files there must still be room for: a log, and the tables that a merge makes.
+const inodes = 64
 
 // permit gives the owner, if that is us, leave to read and write, should somebody have taken it. What fails is told by who
 // opens the file.

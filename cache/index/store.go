@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -248,8 +249,19 @@ func (s *store) close() error {
 	if !s.own.roomFor(s.spent.log) {
 		return nil
 	}
-	return s.db.Close()
+	// A table that can't be written all the same, for a quota say, Badger would try to write for ever.
+	done := make(chan error, 1)
+	go func() { done <- s.db.Close() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(closePatience):
+		return errors.New("index: the newest records could not be written to a table, and are left in the log")
+	}
 }
+
+// closePatience is how long Badger is waited for: what it writes are a few megabytes.
+const closePatience = 8 * time.Second
 
 // logger is Badger's view of zap.
 type logger struct{ *zap.SugaredLogger }

@@ -89,9 +89,20 @@ func Sweep(dir string) error {
 // their port told, so the gap between asking and taking it can't be closed; a loss of the race shows as a process
 // that exits before it is ready.
 func FreeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		address := l.Addr().String()
+		if err := l.Close(); err != nil {
+			return "", err
+		}
+		if _, taken := given.LoadOrStore(address, true); !taken {
+			return address, nil
+		}
 	}
-	return l.Addr().String(), l.Close()
 }
+
+// given are the addresses that FreeAddress has returned: a port is free until the program that it is for listens.
+var given sync.Map
