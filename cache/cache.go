@@ -31,6 +31,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/entrepot/entrepot/cache/fill"
@@ -207,11 +208,11 @@ func (c *Cache) parked(d digest.Digest) (f fill.File, state []byte, intact, ok b
 
 // put keeps small content that has been verified. That it could not be kept is logged, and no error for anybody.
 func (c *Cache) put(d digest.Digest, content []byte) (kept bool) {
-	if err := c.keeper.Put(d, content); err != nil {
-		c.log.Warn("not kept", zap.Stringer("digest", d), zap.Error(err))
-		return false
+	err := c.keeper.Put(d, content)
+	if err != nil {
+		c.log.Log(c.severity(err), "not kept", zap.Stringer("digest", d), zap.Error(err))
 	}
-	return true
+	return err == nil
 }
 
 func (c *Cache) fillDone(r fill.Report) {
@@ -237,12 +238,20 @@ func (c *Cache) fillDone(r fill.Report) {
 	case r.Readers == 0:
 		log.Debug("blob not read ahead", zap.Error(r.Err))
 	default:
-		c.keeper.Trouble(r.Err)
-		log.Warn("blob not kept", zap.Error(r.Err))
+		log.Log(c.severity(r.Err), "blob not kept", zap.Error(r.Err))
 	}
 	if c.opts.FillDone != nil && !errors.Is(r.Err, fill.ErrKept) {
 		c.opts.FillDone(r.Readers, r.Err)
 	}
+}
+
+// severity is how much the log is to be told of content that could not be kept: as long as the disk is in trouble that is so of all
+// content, and has been told.
+func (c *Cache) severity(err error) zapcore.Level {
+	if c.keeper.Trouble(err) {
+		return zapcore.DebugLevel
+	}
+	return zapcore.WarnLevel
 }
 
 // remote returns the registry's upstream. The proxy routes to configured registries only.

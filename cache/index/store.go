@@ -246,10 +246,10 @@ func (s *store) close() error {
 		return s.db.Close()
 	}
 	defer s.log.Close()
-	if !s.own.roomFor(s.spent.log) {
+	if !s.own.roomFor(s.spent.log) || !s.own.writable() {
 		return nil
 	}
-	// A table that can't be written all the same, for a quota say, Badger would try to write for ever.
+	// A table that can't be written all the same Badger would try to write for ever.
 	done := make(chan error, 1)
 	go func() { done <- s.db.Close() }()
 	select {
@@ -258,6 +258,16 @@ func (s *store) close() error {
 	case <-time.After(closePatience):
 		return errors.New("index: the newest records could not be written to a table, and are left in the log")
 	}
+}
+
+// writable reports whether a file can be made and written in the directory.
+func (o Options) writable() bool {
+	f, err := os.CreateTemp(o.Dir, "probe-*")
+	if err != nil {
+		return false
+	}
+	_, err = f.WriteString("probe")
+	return errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name())) == nil
 }
 
 // closePatience is how long Badger is waited for: what it writes are a few megabytes.

@@ -24,11 +24,14 @@ type health struct {
 	trouble string // what is wrong; empty: nothing
 }
 
-// Trouble takes down that something could not be kept, with that error. That the cap is reached is no trouble, nor is nil.
-func (k *Keeper) Trouble(err error) {
-	if what := troubleOf(err); what != "" {
+// Trouble takes down that something could not be kept, with that error, and reports whether that is the disk's fault: the log is told
+// once then, however much can't be kept. That the cap is reached is no trouble, nor is nil.
+func (k *Keeper) Trouble(err error) (is bool) {
+	what := troubleOf(err)
+	if what != "" {
 		k.health.change(k.health.now(), what, err, k.log)
 	}
+	return what != ""
 }
 
 func troubleOf(err error) string {

@@ -88,8 +88,9 @@ func (k *Keeper) evict() (freed int64, ok bool) {
 		case errors.Is(err, disk.ErrInUse):
 			continue
 		case err != nil:
-			k.log.Warn("not evicted", zap.Stringer("digest", victim.Digest), zap.Error(err))
-			k.Trouble(err)
+			if !k.Trouble(err) {
+				k.log.Warn("not evicted", zap.Stringer("digest", victim.Digest), zap.Error(err))
+			}
 			return 0, false
 		}
 		k.recency.demote(names, victim.Used)
