@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -257,6 +258,9 @@ func blobPaths(i origin.Image) []string {
 	return all
 }
 
+// healsWithin is how long it may take until what was pulled is on disk, and counted.
+const healsWithin = 10 * time.Second
+
 // allHit waits until all that the digests of the images name is answered from the cache.
 func (s *shop) allHit(images ...origin.Image) error {
 	var wanted []string
@@ -279,20 +283,3 @@ func (s *shop) allHit(images ...origin.Image) error {
 		return nil
 	})
 }
-
-// readBeside reads a body to its end, wrong bytes or not, and tells whether there were any.
-func readBeside(body io.Reader, b origin.Blob) (n int64, wrong bool, err error) {
-	check := b.Check(0)
-	n, err = io.Copy(writerFunc(func(p []byte) (int, error) {
-		if !wrong {
-			_, failed := check.Write(p)
-			wrong = failed != nil
-		}
-		return len(p), nil
-	}), body)
-	return n, wrong, err
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/entrepot/entrepot/e2e/bench/origin"
 	"github.com/entrepot/entrepot/e2e/testbed"
@@ -25,9 +24,6 @@ const (
 	wrongIndex   = "index"
 	leftover     = "leftover"
 )
-
-// healsWithin is how long it may take until what was pulled is on disk, and counted.
-const healsWithin = 10 * time.Second
 
 // damage is something that befalls a data directory.
 type damage struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -158,3 +159,20 @@ func (s *shop) isCut(t *testing.T, i origin.Image, l origin.Blob) {
 	}
 	t.Logf("%d of %d bytes came (%s), wrong ones among them: %v; then: %v", n, l.Size, a.verdict, wrong, err)
 }
+
+// readBeside reads a body to its end, wrong bytes or not, and tells whether there were any.
+func readBeside(body io.Reader, b origin.Blob) (n int64, wrong bool, err error) {
+	check := b.Check(0)
+	n, err = io.Copy(writerFunc(func(p []byte) (int, error) {
+		if !wrong {
+			_, failed := check.Write(p)
+			wrong = failed != nil
+		}
+		return len(p), nil
+	}), body)
+	return n, wrong, err
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
