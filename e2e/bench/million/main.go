@@ -1,20 +1,24 @@
 // Command million fills a data directory of entrepot with blobs, as a mirror has them that has served for years. All are of
-// 4 KiB and holes: they take no room but for their names. Each is recorded as belonging to one repository.
+// 4 KiB and holes: they take no room but for their names, and they are said to be verified, so that nobody looks into them.
+// Each is recorded as belonging to one repository.
 //
 // It is a module of its own because it needs entrepot's packages, and with them what they need.
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/entrepot/entrepot/cache/disk"
 	"github.com/entrepot/entrepot/cache/index"
 )
 
@@ -41,13 +45,19 @@ func run(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	blobs := filepath.Join(args[0], "blobs", "sha256")
+	store, err := disk.Open(context.Background(), disk.Options{Dir: args[0]})
+	if err != nil {
+		return err
+	}
+	// What is made here is made behind the store's back: its note of how much there is must not stay.
+	defer func() { err = errors.Join(err, store.Close(), os.RemoveAll(store.Dir("bound"))) }()
+	blobs := store.Dir(filepath.Join("blobs", "sha256"))
 	for n := range 256 {
 		if err := os.MkdirAll(filepath.Join(blobs, fmt.Sprintf("%02x", n)), 0o750); err != nil {
 			return err
 		}
 	}
-	x, err := index.Open(index.Options{Dir: filepath.Join(args[0], "index")})
+	x, err := index.Open(index.Options{Dir: store.Dir("index")})
 	if err != nil {
 		return err
 	}
@@ -56,7 +66,7 @@ func run(args []string) (err error) {
 	for w := range writers {
 		g.Go(func() error {
 			for n := w; n < count; n += writers {
-				if err := add(x, blobs, repository, n); err != nil {
+				if err := add(store, x, blobs, repository, n); err != nil {
 					return err
 				}
 			}
@@ -66,13 +76,20 @@ func run(args []string) (err error) {
 	return g.Wait()
 }
 
-func add(x *index.Index, blobs string, repository index.Repository, n int) error {
+func add(store *disk.Store, x *index.Index, blobs string, repository index.Repository, n int) error {
 	d := digest.NewDigestFromBytes(digest.SHA256, sum(n))
 	f, err := os.OpenFile(filepath.Join(blobs, d.Encoded()[:2], d.Encoded()), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
 	if err != nil {
 		return err
 	}
 	if err := errors.Join(f.Truncate(blobSize), f.Close()); err != nil {
+		return err
+	}
+	c, err := store.Blob(d)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(store.Stamp(c, time.Now()), c.Close()); err != nil {
 		return err
 	}
 	return x.Confirm(repository, d, index.Member{MediaType: "application/octet-stream", Size: blobSize, Confirmed: true})
