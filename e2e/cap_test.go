@@ -55,7 +55,9 @@ func TestPromiseTheCapIsHard(t *testing.T) {
 		t.Errorf("%d bytes were taken up, %d more than max_size allows: %s", most, most-capSize, at.what)
 	}
 	// A cap that is kept by keeping nothing is none. Transfers whose last byte is here may be on their way to their names.
-	err = testbed.Until(running, "a quarter of the cap to be hits", func(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(running, healsWithin)
+	defer cancel()
+	err = testbed.Until(ctx, "a quarter of the cap to be hits", func(ctx context.Context) error {
 		var hits int64
 		for _, l := range i.Layers {
 			a, err := s.head(ctx, i.BlobPath(l.Digest))
@@ -72,7 +74,7 @@ func TestPromiseTheCapIsHard(t *testing.T) {
 		return nil
 	})
 	if err != nil {
-		t.Error(err)
+		t.Errorf("%v; %s", err, breakdown(s.entrepot))
 	}
 }
 
