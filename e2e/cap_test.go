@@ -54,10 +54,11 @@ func TestPromiseTheCapIsHard(t *testing.T) {
 	if most > capSize {
 		t.Errorf("%d bytes were taken up, %d more than max_size allows: %s", most, most-capSize, at.what)
 	}
-	// A cap that is kept by keeping nothing is none. Transfers whose last byte is here may be on their way to their names.
+	// A cap that is kept by keeping nothing is none. What is parked takes room too, and transfers whose last byte is here may be
+	// on their way to their names.
 	ctx, cancel := context.WithTimeout(running, healsWithin)
 	defer cancel()
-	err = testbed.Until(ctx, "a quarter of the cap to be hits", func(ctx context.Context) error {
+	err = testbed.Until(ctx, "an eighth of the cap to be hits", func(ctx context.Context) error {
 		var hits int64
 		for _, l := range i.Layers {
 			a, err := s.head(ctx, i.BlobPath(l.Digest))
@@ -68,7 +69,7 @@ func TestPromiseTheCapIsHard(t *testing.T) {
 				hits += l.Size
 			}
 		}
-		if hits < capSize/4 {
+		if hits < capSize/8 {
 			return fmt.Errorf("%d bytes are", hits)
 		}
 		return nil
