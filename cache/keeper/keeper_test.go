@@ -422,3 +422,36 @@ func TestPartsOfWhatIsDueAreVerifiedBehind(t *testing.T) {
 		t.Error("still kept")
 	}
 }
+
+// TestParkedContentIsSparedAsLongAsItIsLittle parks more and more content beside what is kept, and needs room again and again.
+func TestParkedContentIsSparedAsLongAsItIsLittle(t *testing.T) {
+	const limit = 64 << 20
+	s := openShop(t, Options{MaxSize: limit})
+	park := func(name string) {
+		t.Helper()
+		p, err := s.Create(digest.FromString(name), 2<<20)
+		must(t, err)
+		_, err = p.WriteAt(make([]byte, 1<<20), 0)
+		must(t, err)
+		must(t, p.Park([]byte("{}")))
+		must(t, p.Close())
+	}
+	for i := range 40 {
+		s.put(fmt.Sprint("kept ", i), 1<<20)
+	}
+	park("first")
+	for i := range 40 {
+		s.put(fmt.Sprint("more ", i), 1<<20)
+	}
+	if st := s.Stats(); st.Parked < 2<<20 || st.Content < 40 {
+		t.Errorf("%d bytes are parked, %d are kept", st.Parked, st.Content)
+	}
+	for i := range 60 {
+		park(fmt.Sprint("parked ", i))
+	}
+	s.put("last", 1<<20)
+	s.relieve(t.Context())
+	if st := s.Stats(); st.Parked > limit/parkedShare+4<<20 || st.Content < 30 {
+		t.Errorf("%d bytes are parked, %d are kept", st.Parked, st.Content)
+	}
+}

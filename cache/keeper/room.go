@@ -28,8 +28,7 @@ func (k *Keeper) Put(d digest.Digest, content []byte) error {
 	return k.withRoom(int64(len(content)), func() error { return k.disk.Put(d, content) })
 }
 
-// withRoom retries op, which needs room for size bytes, evicting what is unfinished and parked and then what the policy gives
-// up first, until there is room for it or nothing left to evict.
+// withRoom retries op, which needs room for size bytes, giving other content up until there is room for it or nothing left.
 //
 // What is evicted may free nothing, where a snapshot of the file system has it too. So eviction for one thing ends at a few
 // times its size.
@@ -40,15 +39,28 @@ func (k *Keeper) withRoom(size int64, op func() error) error {
 			k.Trouble(err)
 			return err
 		}
-		if k.disk.DropOldestParked() {
-			continue
-		}
-		freed, ok := k.evict()
+		freed, ok := k.giveUp()
 		if !ok {
 			return err
 		}
 		evicted += freed
 	}
+}
+
+// parkedShare is what part of all content may be parked before that is given up first: an eighth. What is parked spares a transfer
+// to who comes back for it, but most of it nobody does, and nothing else would ever remove it.
+const parkedShare = 8
+
+// giveUp removes what is unfinished and parked, or what is to be evicted, and returns how many bytes were evicted; ok is false if
+// nothing can be removed.
+func (k *Keeper) giveUp() (evicted int64, ok bool) {
+	if k.disk.ParkedBytes() > k.disk.Used()/parkedShare && k.disk.DropOldestParked() {
+		return 0, true
+	}
+	if evicted, ok = k.evict(); ok {
+		return evicted, true
+	}
+	return 0, k.disk.DropOldestParked()
 }
 
 // relieve evicts until all is below the lower mark, so that who comes next need not wait for it.
@@ -57,7 +69,7 @@ func (k *Keeper) relieve(ctx context.Context) {
 		if k.disk.Excess() == 0 {
 			return
 		}
-		if _, ok := k.evict(); !ok && !k.disk.DropOldestParked() {
+		if _, ok := k.giveUp(); !ok {
 			return
 		}
 	}
