@@ -30,6 +30,9 @@ const (
 	// Between two looks at all there is lies a hundredth of a round, within these.
 	minScrubPause = time.Second
 	maxScrubPause = time.Hour
+
+	// maxRest is for how long listing pauses at most: what takes longer is the disk's work, and not the processor's.
+	maxRest = 100 * time.Millisecond
 )
 
 // recheckRate is how fast content is read through that somebody has read unverified, in bytes a second.
@@ -69,32 +72,45 @@ func (k *Keeper) scrub(ctx context.Context) {
 	if k.opts.ScrubRate < 0 {
 		return
 	}
+	_, round := k.pace()
+	elapse(ctx, min(scrubPause(round), time.Minute)) // a start has enough to do
 	for ctx.Err() == nil {
 		rate, round := k.pace()
-		due := k.opts.Now().Add(-round)
-		oldest := k.opts.Now()
-		err := k.disk.Walk(ctx, func(dir []disk.Entry) error {
-			for _, e := range dir {
-				if e.Verified.After(due) {
-					if e.Verified.Before(oldest) {
-						oldest = e.Verified
-					}
-					continue
-				}
-				if err := k.scrubOne(ctx, e, rate); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil && ctx.Err() == nil {
+		if err := k.scrubDue(ctx, rate, k.opts.Now().Add(-round)); err != nil && ctx.Err() == nil {
 			k.log.Warn("not all content could be scrubbed", zap.Error(err))
 		}
-		if err == nil {
-			k.oldest.Store(&oldest)
-		}
-		elapse(ctx, min(max(round/100, minScrubPause), maxScrubPause))
+		elapse(ctx, scrubPause(round))
 	}
+}
+
+func scrubPause(round time.Duration) time.Duration {
+	return min(max(round/100, minScrubPause), maxScrubPause)
+}
+
+// scrubDue verifies all content that was not verified since due. To list a million files takes seconds of processor time, so it rests
+// as long as it lists.
+func (k *Keeper) scrubDue(ctx context.Context, rate int64, due time.Time) error {
+	oldest, begun := k.opts.Now(), time.Now()
+	err := k.disk.Walk(ctx, func(dir []disk.Entry) error {
+		elapse(ctx, min(time.Since(begun), maxRest))
+		for _, e := range dir {
+			if e.Verified.After(due) {
+				if e.Verified.Before(oldest) {
+					oldest = e.Verified
+				}
+				continue
+			}
+			if err := k.scrubOne(ctx, e, rate); err != nil {
+				return err
+			}
+		}
+		begun = time.Now()
+		return nil
+	})
+	if err == nil {
+		k.oldest.Store(&oldest)
+	}
+	return err
 }
 
 // pace is how fast content is scrubbed, in bytes a second, and how long a round takes so.

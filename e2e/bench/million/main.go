@@ -1,6 +1,6 @@
 // Command million fills a data directory of entrepot with blobs, as a mirror has them that has served for years. All are of
 // 4 KiB and holes: they take no room but for their names, and they are said to be verified, so that nobody looks into them.
-// Each is recorded as belonging to one repository.
+// Each is listed as kept, and recorded as belonging to one repository.
 //
 // It is a module of its own because it needs entrepot's packages, and with them what they need.
 package main
@@ -73,8 +73,23 @@ func run(args []string) (err error) {
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for n := 0; n < count; n += listed {
+		kept := make(map[digest.Digest]bool)
+		for i := n; i < min(n+listed, count); i++ {
+			kept[digest.NewDigestFromBytes(digest.SHA256, sum(i))] = true
+		}
+		if err := x.List(kept); err != nil {
+			return err
+		}
+	}
+	return x.Settle() // as a mirror does all the time: it merges tables
 }
+
+// listed is how many are listed at once.
+const listed = 10_000
 
 func add(store *disk.Store, x *index.Index, blobs string, repository index.Repository, n int) error {
 	d := digest.NewDigestFromBytes(digest.SHA256, sum(n))
