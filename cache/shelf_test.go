@@ -209,7 +209,10 @@ type reader struct {
 
 func newReader(t *testing.T, s *shelf, opts Options) *reader {
 	core, logs := observer.New(zapcore.InfoLevel)
-	opts.DataDir, opts.TagTTL, opts.Log = t.TempDir(), time.Hour, zap.New(core)
+	opts.TagTTL, opts.Log = time.Hour, zap.New(core)
+	if opts.DataDir == "" {
+		opts.DataDir = t.TempDir()
+	}
 	opts.Upstreams = map[string]Upstream{"docker.io": s}
 	c, err := open(t.Context(), opts) // what goes on behind the requests would go by the test's clock
 	if err != nil {

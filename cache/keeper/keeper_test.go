@@ -455,3 +455,30 @@ func TestParkedContentIsSparedAsLongAsItIsLittle(t *testing.T) {
 		t.Errorf("%d bytes are parked, %d are kept", st.Parked, st.Content)
 	}
 }
+
+// TestWhatOnlyAnEvictedManifestNeededGoesNext has two images that share a layer, of which one has not been used for long.
+func TestWhatOnlyAnEvictedManifestNeededGoesNext(t *testing.T) {
+	names := map[string][]digest.Digest{}
+	s := openShop(t, Options{Names: func(content []byte) []digest.Digest { return names[string(content)] }})
+	const large = 1 << 20 // what is small stays longer
+	own, shared, unrelated := s.put("own", large), s.put("shared", large), s.put("unrelated", large)
+	manifest := contentOf("manifest", 100)
+	names[string(manifest)] = []digest.Digest{own, shared}
+	d := digest.FromBytes(manifest)
+	must(t, s.Put(d, manifest))
+	s.recency.turn()
+	if _, ok := s.read(shared); !ok { // by the other image
+		t.Fatal("not kept")
+	}
+	s.recency.mu.Lock()
+	s.recency.policy.Demote(d, 1) // its turn has come
+	s.recency.mu.Unlock()
+	for range 2 {
+		if _, ok := s.evict(); !ok {
+			t.Fatal("nothing to evict")
+		}
+	}
+	if s.Has(d) || s.Has(own) || !s.Has(shared) || !s.Has(unrelated) {
+		t.Errorf("kept: manifest %v, its own %v, shared %v, unrelated %v", s.Has(d), s.Has(own), s.Has(shared), s.Has(unrelated))
+	}
+}

@@ -114,6 +114,12 @@ func (k *Keeper) evict() (freed int64, ok bool) {
 	return 0, false
 }
 
+// Evict removes what is to go first; ok is false if nothing can be removed.
+func (k *Keeper) Evict() (ok bool) {
+	_, ok = k.evict()
+	return ok
+}
+
 func (k *Keeper) removed(d digest.Digest) {
 	if k.opts.Removed != nil {
 		k.opts.Removed(d)
