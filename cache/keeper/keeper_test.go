@@ -461,7 +461,7 @@ func TestWhatOnlyAnEvictedManifestNeededGoesNext(t *testing.T) {
 	names := map[string][]digest.Digest{}
 	s := openShop(t, Options{Names: func(content []byte) []digest.Digest { return names[string(content)] }})
 	const large = 1 << 20 // what is small stays longer
-	own, shared, unrelated := s.put("own", large), s.put("shared", large), s.put("unrelated", large)
+	unrelated, own, shared := s.put("unrelated", large), s.put("own", large), s.put("shared", large)
 	manifest := contentOf("manifest", 100)
 	names[string(manifest)] = []digest.Digest{own, shared}
 	d := digest.FromBytes(manifest)
