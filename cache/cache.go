@@ -237,8 +237,10 @@ func (c *Cache) fillDone(r fill.Report) {
 		log.Error("wrong bytes of a blob: nothing of it was kept, no client got all of it", zap.Error(r.Err))
 	case r.Readers == 0:
 		log.Debug("blob not read ahead", zap.Error(r.Err))
-	default:
+	case errors.Is(r.Err, fill.ErrStorage):
 		log.Log(c.severity(r.Err), "blob not kept", zap.Error(r.Err))
+	default: // upstream failed: the errors of its connections are numbered as those of disks are
+		log.Warn("blob not kept", zap.Error(r.Err))
 	}
 	if c.opts.FillDone != nil && !errors.Is(r.Err, fill.ErrKept) {
 		c.opts.FillDone(r.Readers, r.Err)
