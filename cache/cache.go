@@ -106,8 +106,11 @@ type Cache struct {
 func Open(ctx context.Context, opts Options) (*Cache, error) {
 	c, err := open(ctx, opts)
 	if err == nil {
-		c.work.Go(func() { c.keeper.Run(c.ctx) })
-		c.work.Go(c.tend)
+		c.work.Go(func() {
+			c.repin() // before it is known what was kept, and may go
+			c.work.Go(func() { c.keeper.Run(c.ctx) })
+			c.tend()
+		})
 	}
 	return c, err
 }

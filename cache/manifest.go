@@ -180,8 +180,8 @@ func (c *Cache) download(ctx context.Context, r *remote, repo Repository, refere
 	// The proof comes before the content, so that nobody who finds the one asks upstream for the other.
 	c.logged(c.index.Confirm(repo, want, index.Member{MediaType: desc.MediaType, Size: int64(len(body))}))
 	c.logged(c.index.Claim(repo, names.named()))
-	c.pinNames(want, names)
 	m.Verdict.Stored = c.keep(s)
+	c.pinNames(want, names)
 	c.ahead.came(repo, m, names)
 	return m, nil
 }

@@ -25,15 +25,18 @@ func (c *Cache) tend() {
 	every := time.NewTicker(tendEvery)
 	defer every.Stop()
 	swept := c.opts.Now()
-	c.repin()
 	for {
 		select {
 		case <-every.C:
 		case <-c.ctx.Done():
 			return
 		}
+		temporary := c.index.Temporary()
 		if err := c.index.Settle(); err != nil {
 			c.log.Debug("index", zap.Error(err))
+		}
+		if temporary && !c.index.Temporary() {
+			c.stalePins.Store(true) // its tags were not known before
 		}
 		c.listChanges()
 		if c.stalePins.Swap(false) {
@@ -68,7 +71,7 @@ func (c *Cache) pin(repo Repository, tag string, manifest ocispec.Descriptor) {
 	c.keeper.Pin(content)
 }
 
-// pinNames has what a manifest is made of stay, if the manifest itself is to.
+// pinNames has what a manifest is made of stay, if the manifest itself is to. It is called once repin can find the manifest.
 func (c *Cache) pinNames(d digest.Digest, names document) {
 	if c.opts.Pinned == nil || !c.keeper.Pinned(d) {
 		return
@@ -78,6 +81,7 @@ func (c *Cache) pinNames(d digest.Digest, names document) {
 		content = append(content, desc.Digest)
 	}
 	c.keeper.Pin(content)
+	c.stalePins.Store(true) // repin may have looked before this manifest came, and be about to say so
 }
 
 // repin finds anew what is to stay.
