@@ -167,12 +167,15 @@ func (c *Cache) openStores(ctx context.Context) (err error) {
 
 // indexOptions say where the index is. Within the data directory it has its share of the room there.
 func (c *Cache) indexOptions(ctx context.Context) index.Options {
-	dir := filepath.Join(c.opts.DataDir, "index")
-	if c.opts.IndexDir == "" || c.opts.IndexDir == dir {
+	dir := c.opts.IndexDir
+	if dir == "" {
+		dir = filepath.Join(c.opts.DataDir, "index")
+	}
+	if path, err := filepath.Rel(c.opts.DataDir, dir); err == nil && filepath.IsLocal(path) {
 		c.keeper.MakeRoom(ctx)
 		return index.Options{Dir: dir, Roomy: c.keeper.Roomy, Claim: c.keeper.Claim, Occupy: c.keeper.Occupy, Mended: c.keeper.Mended, Log: c.log}
 	}
-	return index.Options{Dir: c.opts.IndexDir, Roomy: func() bool { return keeper.RoomyAt(c.opts.IndexDir) }, Mended: c.keeper.Mended, Log: c.log}
+	return index.Options{Dir: dir, Roomy: func() bool { return keeper.RoomyAt(dir) }, Mended: c.keeper.Mended, Log: c.log}
 }
 
 // Close ends what is under way, whose readers get an error, and closes the stores. Complete content is kept.
