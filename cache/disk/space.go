@@ -290,15 +290,20 @@ func (s *space) named() (sum, most int64) {
 
 // excessLocked is how many bytes are to be evicted to come below the lower marks, with a ballast. What is unseen can't be: it is
 // left out, and with it what there may not even be. Where evicting everything would not leave as much free as is configured,
-// nothing is evicted for that: others have filled the file system, and a cache that is empty helps nobody.
+// nothing is evicted for that: others have filled the file system, and a cache that is empty helps nobody. Where it would, but not come
+// below the mark, only as much goes as has to: what is admitted would go at once else.
 func (s *space) excessLocked(free int64) int64 {
 	var over, short int64
 	missing := s.wanted - s.sums[ballast]
 	if s.maxSize > 0 {
 		over = s.sums[kept] + s.sums[landing] + s.sums[parked] - s.contentLocked() + s.margin + missing
 	}
-	if lacking := s.minFree - (free - s.unwritten); lacking <= s.sums[kept]+s.sums[parked] {
-		short = lacking + s.freeMargin + missing
+	removable, lacking := s.sums[kept]+s.sums[parked], s.minFree-(free-s.unwritten)
+	switch ahead := lacking + s.freeMargin + missing; {
+	case ahead <= removable:
+		short = ahead
+	case lacking <= removable:
+		short = lacking
 	}
 	return max(0, over, short)
 }

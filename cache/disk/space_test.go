@@ -211,3 +211,15 @@ func TestWhatIsNoFileMakesWayForContent(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingIsEvictedThatCannotHelp: others leave a little more free than is to be left, so content may be kept; evicting all of
+// it would not come below the lower mark.
+func TestNothingIsEvictedThatCannotHelp(t *testing.T) {
+	v := newVolume(Options{MinFree: 1 << 30}, 64<<30) // a margin of 1 GiB
+	v.wanted = 0
+	v.left = 1<<30 + 100<<20
+	v.keep(t, 10<<20)
+	if v.excess() != 0 {
+		t.Errorf("%d bytes are to be evicted of %d that are kept, and admitted again at once", v.excess(), v.of(kept))
+	}
+}
