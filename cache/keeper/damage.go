@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -48,11 +49,18 @@ func (k *Keeper) Blob(ctx context.Context, d digest.Digest) (f *disk.Content, ok
 		k.lost(d)
 	case errors.Is(err, errContent):
 		k.Drop(d, DamagedContent)
+	case ownFault(err):
+		k.log.Warn("kept content can't be read now", zap.Stringer("digest", d), zap.Error(err))
 	case ctx.Err() == nil && !errors.Is(err, context.Canceled):
 		k.log.Warn("kept content can't be read", zap.Stringer("digest", d), zap.Error(err))
 		k.Drop(d, DamagedUnreadable)
 	}
 	return nil, false
+}
+
+// ownFault reports whether an error is the process's and not the content's: it has too many files open, or no memory.
+func ownFault(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
 // errContent says that kept content is not what its digest stands for.
@@ -105,7 +113,9 @@ func (k *Keeper) lost(d digest.Digest) {
 		k.recency.add(d, is.Size)
 		return
 	}
-	k.remove(d, is.Size, DamagedMissing)
+	if k.remove(d, is.Size, DamagedMissing) != nil {
+		k.recency.add(d, is.Size)
+	}
 }
 
 // Drop removes content that turned out to be unfit to be served: it will be fetched again.
@@ -117,18 +127,23 @@ func (k *Keeper) Drop(d digest.Digest, damage Damage) {
 	if !ok && k.disk.Has(d) {
 		return
 	}
-	k.remove(d, is.Size, damage) // if it was no file it is not counted, and has no size
+	err := k.remove(d, is.Size, damage) // if it was no file it is not counted, and has no size
+	if err != nil && ok {
+		k.recency.add(d, is.Size) // it is still there, and counted: who reads it next tries again, and it may be evicted
+	}
 }
 
-func (k *Keeper) remove(d digest.Digest, size int64, damage Damage) {
+func (k *Keeper) remove(d digest.Digest, size int64, damage Damage) error {
 	k.removed(d)
 	k.wounds.note(d, damage)
 	k.changes.note(d, false)
 	k.log.Error("kept content is damaged: it was removed, to be fetched again", zap.Stringer("digest", d), zap.String("damage", string(damage)))
-	if err := k.disk.Remove(d, size); err != nil {
+	err := k.disk.Remove(d, size)
+	if err != nil {
 		k.log.Error("not removed", zap.Stringer("digest", d), zap.Error(err))
 		k.Trouble(err)
 	}
+	return err
 }
 
 // made is told of content that has got its name.

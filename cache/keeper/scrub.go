@@ -140,7 +140,7 @@ func (k *Keeper) scrubOne(ctx context.Context, e disk.Entry, rate int64) error {
 				err = nil
 			}
 			return errors.Join(err, f.Close())
-		case missing(err), errors.Is(err, errChanged): // it was evicted, or is another's work by now
+		case missing(err), errors.Is(err, errChanged), ownFault(err): // it was evicted, or is another's work by now, or has to wait
 			return nil
 		case err != nil:
 			k.log.Warn("kept content can't be read", zap.Stringer("digest", e.Digest), zap.Error(err))
