@@ -101,7 +101,7 @@ func (c *Cache) keptBlob(ctx context.Context, d digest.Digest) (*Blob, bool) {
 	}
 	if f.Size <= maxSmallBlob {
 		defer f.Close()
-		s, ok := c.readSmall(d, f, f.Size)
+		s, ok := c.readSmall(d, f)
 		if !ok {
 			return nil, false
 		}

@@ -8,8 +8,8 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
-	"go.uber.org/zap"
 
+	"github.com/entrepot/entrepot/cache/disk"
 	"github.com/entrepot/entrepot/cache/keeper"
 )
 
@@ -192,7 +192,7 @@ func (c *Cache) smallContent(ctx context.Context, d digest.Digest, limit int64) 
 	if f.Size > limit {
 		return nil, false
 	}
-	return c.readSmall(d, f, f.Size)
+	return c.readSmall(d, f)
 }
 
 // remembered returns content that is in memory; its use counts as one of what is on disk.
@@ -204,15 +204,14 @@ func (c *Cache) remembered(d digest.Digest) (s *small, ok bool) {
 }
 
 // readSmall reads the content of a file from its start, verifies it, and holds it in memory.
-func (c *Cache) readSmall(d digest.Digest, f io.Reader, size int64) (s *small, ok bool) {
-	body := make([]byte, size)
+func (c *Cache) readSmall(d digest.Digest, f *disk.Content) (s *small, ok bool) {
+	body := make([]byte, f.Size)
 	if _, err := io.ReadFull(f, body); err != nil {
-		c.log.Warn("kept content can't be read", zap.Stringer("digest", d), zap.Error(err))
-		c.keeper.Drop(d, keeper.DamagedUnreadable)
+		c.keeper.Unreadable(d, f, err)
 		return nil, false
 	}
 	if d.Algorithm().FromBytes(body) != d {
-		c.keeper.Drop(d, keeper.DamagedContent)
+		c.keeper.Drop(d, f, keeper.DamagedContent)
 		return nil, false
 	}
 	s = &small{digest: d, body: body}

@@ -104,7 +104,15 @@ func TestRemovalMeetsRemembering(t *testing.T) {
 		r.put(s.digest, s.body)
 		var both sync.WaitGroup
 		both.Go(func() { r.remember(s) })
-		both.Go(func() { r.keeper.Drop(s.digest, keeper.DamagedContent) })
+		both.Go(func() {
+			f, ok := r.keeper.Blob(t.Context(), s.digest)
+			if !ok {
+				t.Error("not kept")
+				return
+			}
+			defer f.Close()
+			r.keeper.Drop(s.digest, f, keeper.DamagedContent)
+		})
 		both.Wait()
 		if _, ok := r.memory.find(s.digest); ok {
 			t.Fatal("what was removed is held")

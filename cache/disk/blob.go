@@ -39,6 +39,13 @@ type Content struct {
 	mtime  unix.Timespec
 }
 
+// Same reports whether both are the same file.
+func (c *Content) Same(as *Content) bool {
+	a, errA := c.Stat()
+	b, errB := as.Stat()
+	return errA == nil && errB == nil && os.SameFile(a, b)
+}
+
 // Forget says that so many bytes from an offset on won't be read again soon: their memory is of more use to others.
 func (c *Content) Forget(offset, n int64) {
 	_ = onDescriptor(c.File, func(fd int) error { return unix.Fadvise(fd, offset, n, unix.FADV_DONTNEED) })
@@ -135,6 +142,13 @@ func (s *Store) Has(d digest.Digest) bool {
 	var st unix.Stat_t
 	err := onDescriptor(s.dir, func(dir int) error { return unix.Fstatat(dir, blobPath(d), &st, unix.AT_SYMLINK_NOFOLLOW) })
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
+}
+
+// Exists reports whether there is anything of the content's name.
+func (s *Store) Exists(d digest.Digest) bool {
+	var st unix.Stat_t
+	err := onDescriptor(s.dir, func(dir int) error { return unix.Fstatat(dir, blobPath(d), &st, unix.AT_SYMLINK_NOFOLLOW) })
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // onDescriptor makes a system call on an open file, which stays open as long as that takes. Of a file that is closed the error

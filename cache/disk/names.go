@@ -109,6 +109,17 @@ func (s *Store) Evict(d digest.Digest, size int64) error {
 	return s.remove(d, size)
 }
 
+// Lost uncounts content of that size that is gone without having been removed; false: it is there.
+func (s *Store) Lost(d digest.Digest, size int64) bool {
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	if s.Exists(d) {
+		return false
+	}
+	s.space.move(blocks(size), kept, s.uses.gone(d, blocks(size)))
+	return true
+}
+
 // remove is called with naming held.
 func (s *Store) remove(d digest.Digest, size int64) error {
 	if _, err := s.mending(blobDir(d), func() error { return s.root.RemoveAll(blobPath(d)) }); err != nil {

@@ -1,13 +1,8 @@
 package keeper
 
 import (
-	"context"
-	"errors"
-	"io"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	"go.uber.org/zap"
@@ -30,75 +25,6 @@ const (
 // Damages are all of them.
 var Damages = []Damage{DamagedContent, DamagedMissing, DamagedUnreadable, DamagedIndex, DamagedLeftover}
 
-// Blob opens content for reading; ok is false if there is none that is fit to be read. Content that has changed since it was verified is
-// verified first, once however many ask for it: it may have been touched, or put there by somebody else, and be right all the same.
-// The caller closes it.
-func (k *Keeper) Blob(ctx context.Context, d digest.Digest) (f *disk.Content, ok bool) {
-	f, err := k.disk.Blob(d)
-	if err == nil && f.Verified.IsZero() {
-		f.Close()
-		if err = k.verify(ctx, d); err == nil {
-			f, err = k.disk.Blob(d)
-		}
-	}
-	switch {
-	case err == nil:
-		k.Used(d)
-		return f, true
-	case missing(err):
-		k.lost(d)
-	case errors.Is(err, errContent):
-		k.Drop(d, DamagedContent)
-	case ownFault(err):
-		k.log.Warn("kept content can't be read now", zap.Stringer("digest", d), zap.Error(err))
-	case ctx.Err() == nil && !errors.Is(err, context.Canceled):
-		k.log.Warn("kept content can't be read", zap.Stringer("digest", d), zap.Error(err))
-		k.Drop(d, DamagedUnreadable)
-	}
-	return nil, false
-}
-
-// ownFault reports whether an error is the process's and not the content's: it has too many files open, or no memory.
-func ownFault(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
-}
-
-// errContent says that kept content is not what its digest stands for.
-var errContent = errors.New("kept content does not match its digest")
-
-// verify reads content through, and takes down that it is right.
-func (k *Keeper) verify(ctx context.Context, d digest.Digest) error {
-	done := k.reading.DoChan(string(d), func() (any, error) {
-		f, err := k.disk.Blob(d)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		at, v := k.opts.Now(), d.Verifier()
-		if _, err := io.Copy(v, f); err != nil {
-			return nil, err
-		}
-		if !v.Verified() {
-			return nil, errContent
-		}
-		return nil, k.stamp(f, at)
-	})
-	select {
-	case r := <-done:
-		return r.Err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// stamp takes down that content was verified. Where that can't be written it is not known later, which is no trouble.
-func (k *Keeper) stamp(f *disk.Content, at time.Time) error {
-	if err := k.disk.Stamp(f, at); err != nil {
-		k.log.Debug("not taken down as verified", zap.Error(err))
-	}
-	return nil
-}
-
 // lost takes down that the file of content is gone, if it was known: it was not evicted then, but removed behind our back. Content
 // that was removed before the start is known by the list of what was kept.
 func (k *Keeper) lost(d digest.Digest) {
@@ -109,41 +35,71 @@ func (k *Keeper) lost(d digest.Digest) {
 		}
 		return
 	}
-	if k.disk.Has(d) { // it came back, between the look at the disk and that at recency
+	if !k.disk.Lost(d, is.Size) { // it came back, between the look at the disk and that at recency
 		k.recency.add(d, is.Size)
 		return
 	}
-	if k.remove(d, is.Size, DamagedMissing) != nil {
-		k.recency.add(d, is.Size)
-	}
+	k.gone(d, DamagedMissing)
 }
 
-// Drop removes content that turned out to be unfit to be served: it will be fetched again.
-func (k *Keeper) Drop(d digest.Digest, damage Damage) {
+// Unreadable removes content that can't be read, if it is the content and not the disk: one that fails for a moment would lose
+// all that is asked for meanwhile.
+func (k *Keeper) Unreadable(d digest.Digest, f *disk.Content, cause error) {
+	if err := k.disk.Probe(); err != nil {
+		k.Trouble(err)
+		k.Trouble(cause)
+		return
+	}
+	k.log.Warn("kept content can't be read", zap.Stringer("digest", d), zap.Error(cause))
+	k.Drop(d, f, DamagedUnreadable)
+}
+
+// Drop removes content that turned out to be unfit to be served: it will be fetched again. f is the file that is unfit, or nil if none
+// could be opened: what has the name by now may be another one, and right.
+//
+// Nobody else removes the content between take and the end, for recency gives it to one only; and as long as its name is there, nobody
+// gives that to another file. So what is found out in between holds.
+func (k *Keeper) Drop(d digest.Digest, f *disk.Content, damage Damage) {
 	is, ok := k.recency.take(d)
 	if !ok { // the census has not come to it, or somebody else is at it
 		is.Size, ok = k.disk.Meet(d)
 	}
-	if !ok && k.disk.Has(d) {
+	if !ok && (k.disk.Has(d) || !k.disk.Exists(d)) {
 		return
 	}
-	err := k.remove(d, is.Size, damage) // if it was no file it is not counted, and has no size
-	if err != nil && ok {
-		k.recency.add(d, is.Size) // it is still there, and counted: who reads it next tries again, and it may be evicted
+	if !k.still(d, f) {
+		if ok {
+			k.recency.add(d, is.Size)
+		}
+		return
+	}
+	k.gone(d, damage)
+	if err := k.disk.Remove(d, is.Size); err != nil { // if it was no file it is not counted, and has no size
+		if !k.Trouble(err) {
+			k.log.Error("not removed", zap.Stringer("digest", d), zap.Error(err))
+		}
+		if ok {
+			k.recency.add(d, is.Size) // it is still there, and counted: who reads it next tries again, and it may be evicted
+		}
 	}
 }
 
-func (k *Keeper) remove(d digest.Digest, size int64, damage Damage) error {
+// still reports whether the content's name is still that of the file, or if that is nil, still of something that can't be opened.
+func (k *Keeper) still(d digest.Digest, f *disk.Content) bool {
+	now, err := k.disk.Blob(d)
+	if err != nil {
+		return !ownFault(err)
+	}
+	defer now.Close()
+	return f != nil && now.Same(f)
+}
+
+// gone says that content is going to be removed for damage.
+func (k *Keeper) gone(d digest.Digest, damage Damage) {
 	k.removed(d)
 	k.wounds.note(d, damage)
 	k.changes.note(d, false)
-	k.log.Error("kept content is damaged: it was removed, to be fetched again", zap.Stringer("digest", d), zap.String("damage", string(damage)))
-	err := k.disk.Remove(d, size)
-	if err != nil {
-		k.log.Error("not removed", zap.Stringer("digest", d), zap.Error(err))
-		k.Trouble(err)
-	}
-	return err
+	k.log.Error("kept content is damaged, and removed, to be fetched again", zap.Stringer("digest", d), zap.String("damage", string(damage)))
 }
 
 // made is told of content that has got its name.

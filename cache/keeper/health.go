@@ -37,7 +37,7 @@ func (k *Keeper) Trouble(err error) (is bool) {
 func troubleOf(err error) string {
 	var number syscall.Errno
 	switch {
-	case !errors.As(err, &number), number == syscall.ENOENT:
+	case !errors.As(err, &number):
 		return ""
 	case number == syscall.ENOSPC, number == syscall.EDQUOT:
 		return full

@@ -61,7 +61,12 @@ type Keeper struct {
 	wounds  wounds
 	changes changes
 	health  health
-	reading singleflight.Group // of content that is being verified before it is served
+
+	reading   singleflight.Group // of content that is being verified before it is served
+	unstamped unstamped
+	ctx       context.Context // ends when Close is called
+	stop      context.CancelFunc
+	work      sync.WaitGroup // of what goes on for calls that may have returned
 
 	rechecks chan digest.Digest // what was read unverified, and is to be verified soon
 
@@ -74,6 +79,7 @@ type Keeper struct {
 // Close closes it.
 func Open(ctx context.Context, opts Options) (*Keeper, error) {
 	k := &Keeper{opts: opts, log: opts.Log, recency: newRecency(), rechecks: make(chan digest.Digest, 64)}
+	k.ctx, k.stop = context.WithCancel(context.Background())
 	var err error
 	// Recency learns of content from who made its name, and not from who kept it: of two that keep the same, one finds the name,
 	// and may be so late to say so that the content was evicted meanwhile. It would be evicted, and uncounted, once more.
@@ -113,6 +119,8 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // Close closes the data directory. No other method may be running, nor called afterwards.
 func (k *Keeper) Close() error {
+	k.stop()
+	k.work.Wait()
 	k.takeDownUses()
 	return k.disk.Close()
 }
@@ -145,6 +153,9 @@ const (
 	// that failed works again.
 	tick = time.Second
 
+	// maxPause is how long the keeper rests at most when nothing can be evicted although something should be.
+	maxPause = 5 * time.Minute
+
 	// usesEvery is how often uses are taken down, and period for how long a content's first use stands for all: a kill
 	// makes uses of the last minute forgotten, and one blob costs a write every ten minutes at most, however often it is asked for.
 	usesEvery = time.Minute
@@ -156,6 +167,7 @@ func (k *Keeper) tend(ctx context.Context) {
 	every := time.NewTicker(tick)
 	defer every.Stop()
 	usesTaken, periodBegan := k.opts.Now(), k.opts.Now()
+	relieveAt, pause := k.opts.Now(), tick
 	k.disk.Restock()
 	for {
 		select {
@@ -166,8 +178,14 @@ func (k *Keeper) tend(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		k.relieve(ctx)
 		now := k.opts.Now()
+		switch {
+		case now.Before(relieveAt):
+		case k.relieve(ctx):
+			pause = tick
+		default:
+			relieveAt, pause = now.Add(pause), min(2*pause, maxPause)
+		}
 		if now.Sub(usesTaken) >= usesEvery {
 			k.takeDownUses()
 			usesTaken = now

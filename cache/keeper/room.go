@@ -63,16 +63,14 @@ func (k *Keeper) giveUp() (evicted int64, ok bool) {
 	return 0, k.disk.DropOldestParked()
 }
 
-// relieve evicts until all is below the lower mark, so that who comes next need not wait for it.
-func (k *Keeper) relieve(ctx context.Context) {
-	for ctx.Err() == nil {
-		if k.disk.Excess() == 0 {
-			return
-		}
+// relieve evicts until all is below the lower mark, so that who comes next need not wait for it; ok is false if that can't be done.
+func (k *Keeper) relieve(ctx context.Context) (ok bool) {
+	for ctx.Err() == nil && k.disk.Excess() > 0 {
 		if _, ok := k.giveUp(); !ok {
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // mostInUse is how many victims are passed over because somebody has them open, before eviction gives up: as many clients as
@@ -83,6 +81,9 @@ const mostInUse = 1000
 //
 // The order matters to who holds content in memory: it is told after the content has left recency, and before its file goes.
 func (k *Keeper) evict() (freed int64, ok bool) {
+	if k.health.now() != "" && !k.disk.Crowded() { // nothing can be removed either, and to try would lose the order
+		return 0, false
+	}
 	for range mostInUse {
 		victim, ok := k.recency.takeVictim()
 		if !ok {

@@ -24,6 +24,9 @@ const (
 	week         = 7 * 24 * time.Hour
 	minScrubRate = 1 << 20
 
+	// minRound is what a round takes at least: little content is not read all the time, whatever the rate.
+	minRound = time.Minute
+
 	// piece is how much is read at once: between two pieces nobody has the file open, so that it can be evicted.
 	piece = 1 << 20
 
@@ -56,6 +59,7 @@ func (k *Keeper) verifyRechecks(ctx context.Context) {
 				continue // somebody will find out
 			}
 			e := disk.Entry{Digest: d, Size: f.Size, Verified: f.Verified}
+			k.unstamped.know(f, d)
 			due := k.Due(f)
 			f.Close()
 			if due {
@@ -90,11 +94,12 @@ func scrubPause(round time.Duration) time.Duration {
 // scrubDue verifies all content that was not verified since due. To list a million files takes seconds of processor time, so it rests
 // as long as it lists.
 func (k *Keeper) scrubDue(ctx context.Context, rate int64, due time.Time) error {
-	oldest, begun := k.opts.Now(), time.Now()
+	now, begun := k.opts.Now(), time.Now()
+	oldest := now
 	err := k.disk.Walk(ctx, func(dir []disk.Entry) error {
 		elapse(ctx, min(time.Since(begun), maxRest))
 		for _, e := range dir {
-			if e.Verified.After(due) {
+			if e.Verified.After(due) && !e.Verified.After(now.Add(ahead)) {
 				if e.Verified.Before(oldest) {
 					oldest = e.Verified
 				}
@@ -117,7 +122,7 @@ func (k *Keeper) scrubDue(ctx context.Context, rate int64, due time.Time) error 
 func (k *Keeper) pace() (rate int64, round time.Duration) {
 	kept := k.disk.Used()
 	if k.opts.ScrubRate > 0 {
-		return k.opts.ScrubRate, time.Duration(float64(kept) / float64(k.opts.ScrubRate) * float64(time.Second))
+		return k.opts.ScrubRate, max(minRound, time.Duration(float64(kept)/float64(k.opts.ScrubRate)*float64(time.Second)))
 	}
 	// A quarter more than it takes, for rounds overlap: what was verified early in one is due early in the next.
 	return max(minScrubRate, int64(1.25*float64(kept)/week.Seconds())), week
@@ -134,17 +139,18 @@ func (k *Keeper) scrubOne(ctx context.Context, e disk.Entry, rate int64) error {
 		case errors.Is(err, io.EOF):
 			k.scrubbed.Add(1)
 			if digest.NewDigest(e.Digest.Algorithm(), hasher) == e.Digest {
-				err = k.stamp(f, at)
+				k.stamp(f, e.Digest, at)
 			} else {
-				k.Drop(e.Digest, DamagedContent)
-				err = nil
+				k.Drop(e.Digest, f, DamagedContent)
 			}
-			return errors.Join(err, f.Close())
-		case missing(err), errors.Is(err, errChanged), ownFault(err): // it was evicted, or is another's work by now, or has to wait
+			return f.Close()
+		case f == nil && (missing(err) || errors.Is(err, errChanged) || ownFault(err)): // it was evicted, or is another's work by now, or has to wait
 			return nil
+		case f != nil && err != nil:
+			k.Unreadable(e.Digest, f, err)
+			return f.Close()
 		case err != nil:
-			k.log.Warn("kept content can't be read", zap.Stringer("digest", e.Digest), zap.Error(err))
-			k.Drop(e.Digest, DamagedUnreadable)
+			k.Unreadable(e.Digest, nil, err)
 			return nil
 		}
 		k.scrubbedBytes.Add(uint64(n))
@@ -158,7 +164,7 @@ func (k *Keeper) scrubOne(ctx context.Context, e disk.Entry, rate int64) error {
 // errChanged says that content is not the file any more of which some was read.
 var errChanged = errors.New("content was changed meanwhile")
 
-// readPiece hashes the next piece of content. At the end of it the error is io.EOF, and the file is the caller's to close.
+// readPiece hashes the next piece of content. At the end of it the error is io.EOF. A file that is returned is the caller's to close.
 func (k *Keeper) readPiece(e disk.Entry, to hash.Hash, offset int64) (n int64, f *disk.Content, err error) {
 	f, err = k.disk.Blob(e.Digest)
 	if err != nil {
@@ -169,12 +175,14 @@ func (k *Keeper) readPiece(e disk.Entry, to hash.Hash, offset int64) (n int64, f
 		return 0, nil, errChanged
 	}
 	n, err = io.Copy(to, io.NewSectionReader(f, offset, piece))
-	if err == nil && n == 0 {
+	switch {
+	case err != nil:
+		return n, f, err
+	case n == 0:
 		return 0, f, io.EOF
 	}
 	f.Forget(offset, n)
-	f.Close()
-	return n, nil, err
+	return n, nil, f.Close()
 }
 
 // elapse lets time pass, unless ctx ends first.

@@ -4,16 +4,21 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
 	"github.com/entrepot/entrepot/cache/disk"
 )
 
-// Due reports whether content was verified so long ago that it is to be verified when it is read.
+// Due reports whether content was verified so long ago that it is to be verified when it is read; or when the clock was ahead.
 func (k *Keeper) Due(f *disk.Content) bool {
-	return k.opts.VerifyAfter > 0 && k.opts.Now().Sub(f.Verified) > k.opts.VerifyAfter
+	age := k.opts.Now().Sub(f.Verified)
+	return k.opts.VerifyAfter > 0 && (age > k.opts.VerifyAfter || age < -ahead)
 }
+
+// ahead is by how much a stamp may be ahead of the clock: more than clocks that are kept right differ.
+const ahead = 24 * time.Hour
 
 // Watched is content that is verified while it is read, for one goroutine. Its last byte is held back until all of it is known to be
 // right: who reads on to the end gets an error in place of it if it is not. Who reads only a part gets that at once, and the whole is
@@ -60,16 +65,17 @@ func (w *Watched) Read(p []byte) (int, error) {
 func (w *Watched) settle() error {
 	at := w.k.opts.Now()
 	if _, err := io.Copy(w.hasher, io.NewSectionReader(w.f, w.hashed, w.f.Size-w.hashed)); err != nil {
-		w.k.Drop(w.d, DamagedUnreadable)
+		w.k.Unreadable(w.d, w.f, err)
 		return err
 	}
 	w.hashed = w.f.Size
 	if digest.NewDigest(w.d.Algorithm(), w.hasher) != w.d {
-		w.k.Drop(w.d, DamagedContent)
+		w.k.Drop(w.d, w.f, DamagedContent)
 		return errContent
 	}
 	w.settled = true
-	return w.k.stamp(w.f, at)
+	w.k.stamp(w.f, w.d, at)
+	return nil
 }
 
 // Seek is an io.Seeker's.
