@@ -195,21 +195,21 @@ func (c *Cache) Close() error {
 func Capacity(dir string) (int64, error) { return keeper.Capacity(dir) }
 
 // create makes a file for a fill, and room for it.
-func (c *Cache) create(d digest.Digest, size int64) (fill.File, error) {
-	p, err := c.keeper.Create(d, size)
+func (c *Cache) create(d digest.Digest, size, first int64) (fill.File, error) {
+	l, err := c.keeper.Create(d, size, first)
 	if err != nil {
-		return nil, err // not p: a nil *Partial is no nil File
+		return nil, err // not l: a nil *Landing is no nil File
 	}
-	return p, nil
+	return l, nil
 }
 
 // parked opens what is left of an earlier fill.
 func (c *Cache) parked(d digest.Digest) (f fill.File, state []byte, intact, ok bool) {
-	p, state, intact, ok := c.keeper.Parked(d)
+	l, state, intact, ok := c.keeper.Parked(d)
 	if !ok {
 		return nil, nil, false, false
 	}
-	return p, state, intact, true
+	return l, state, intact, true
 }
 
 // put keeps small content that has been verified. That it could not be kept is logged, and no error for anybody.

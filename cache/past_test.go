@@ -69,8 +69,8 @@ func onFullDisk(t *testing.T, up Upstream, room int64) *Cache {
 	})
 	c.fills.Close()
 	c.fills = fill.New(fill.Options{Fits: c.keeper.Fits, Kept: c.keeper.Has, Parked: c.parked, Final: isAnswer, Throttled: isThrottled, Done: c.fillDone,
-		Create: func(d digest.Digest, size int64) (fill.File, error) {
-			f, err := c.create(d, size)
+		Create: func(d digest.Digest, size, first int64) (fill.File, error) {
+			f, err := c.create(d, size, first)
 			return filling{f, room}, err
 		}})
 	return c

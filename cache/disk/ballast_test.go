@@ -94,7 +94,7 @@ func TestPruningMakesRoomByWhatWasUsedLeastRecently(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p, err := s.Create(digest.FromString("parked"), 10)
+	p, err := s.Create(digest.FromString("parked"), 10, 10)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -197,7 +197,7 @@ func TestTheCapIsHardDuringTheCensus(t *testing.T) {
 					t.Errorf("%d blocks fit: %v", size, s.Fits(size*block))
 				}
 			}
-			if _, err := s.Create(digest.FromString("x"), (tt.fits+1)*block); !errors.Is(err, ErrTooLarge) {
+			if _, err := s.Create(digest.FromString("x"), (tt.fits+1)*block, (tt.fits+1)*block); !errors.Is(err, ErrTooLarge) {
 				t.Errorf("created: %v", err)
 			}
 			if got := read(t, s, d); got != size3 || !s.Has(d) {
@@ -209,7 +209,7 @@ func TestTheCapIsHardDuringTheCensus(t *testing.T) {
 			if s.Used() != 3*block || !s.Fits(5*block) {
 				t.Errorf("used %d when all is counted", s.Used())
 			}
-			if _, err := s.Create(digest.FromString("x"), 3*block); !errors.Is(err, ErrFull) {
+			if _, err := s.Create(digest.FromString("x"), 3*block, 3*block); !errors.Is(err, ErrFull) {
 				t.Errorf("created: %v", err)
 			}
 		})
@@ -222,11 +222,14 @@ func TestParkedContentIsTakenUpDuringTheCensus(t *testing.T) {
 	s := open(t, opts)
 	put(t, s, size3)
 	d := digest.FromString("parked")
-	p, err := s.Create(d, 2*block)
+	p, err := s.Create(d, 2*block, 2*block)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
+	if _, err := p.WriteAt(make([]byte, 2*block), 0); err != nil {
+		t.Fatal(err)
+	}
 	if err := p.Save([]byte("state")); err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +275,7 @@ func TestTheBoundIsRaisedBeforeItIsExceeded(t *testing.T) {
 	s := open(t, Options{Dir: dir})
 	for _, size := range []int64{1, step - block, block, 2, 2 * step} {
 		d := digest.FromString(fmt.Sprint(size))
-		p, err := s.Create(d, size) // sparse: the size is what counts
+		p, err := s.Create(d, size, size) // sparse: the size is what counts
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -334,7 +337,7 @@ func TestEachNameIsToldOnce(t *testing.T) {
 	told := 0
 	s := open(t, Options{Made: func(digest.Digest, int64) { told++ }})
 	for round := 1; round <= 2; round++ {
-		p, err := s.Create(digest.FromString("content"), 7)
+		p, err := s.Create(digest.FromString("content"), 7, 7)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,8 +10,8 @@
 //
 // The life of a blob:
 //
-//   - Create reserves its size and opens a private file in partial/;
-//   - bytes are written to it at any offset, and read back from it;
+//   - Create opens a private file in partial/, and reserves room for what is going to be written first: all, or a part;
+//   - bytes are written to it at any offset, and read back from it; what they need is reserved before they are written;
 //   - Park leaves it there for later, with a state that says how far it is; Parked takes it up again, also after a restart;
 //   - Commit makes it durable and gives it its name, in that order: data fsynced, renamed, directory fsynced;
 //   - Evict takes the name away, unless somebody has the file open; Remove does so in any case. Who has it open reads on.

@@ -64,7 +64,7 @@ func read(t *testing.T, s *Store, d digest.Digest) string {
 func TestNameExistsOnlyAfterCommit(t *testing.T) {
 	s := open(t, Options{})
 	d := digest.FromString("content")
-	p, err := s.Create(d, 7)
+	p, err := s.Create(d, 7, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestContentSurvivesReopening(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Options{Dir: dir})
 	d := put(t, s, "kept")
-	p, err := s.Create(digest.FromString("unfinished"), 10)
+	p, err := s.Create(digest.FromString("unfinished"), 10, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,21 +137,21 @@ func TestForeignFilesAreLeftAlone(t *testing.T) {
 func TestTheCapIsHard(t *testing.T) {
 	s := open(t, Options{MaxSize: limit(4) + beside}) // two land at once
 	d := put(t, s, "one block")
-	p, err := s.Create(digest.FromString("x"), 3*block)
+	p, err := s.Create(digest.FromString("x"), 3*block, 3*block)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	if _, err := s.Create(digest.FromString("y"), 1); !errors.Is(err, ErrFull) {
+	if _, err := s.Create(digest.FromString("y"), 1, 1); !errors.Is(err, ErrFull) {
 		t.Errorf("above the cap: %v", err)
 	}
-	if _, err := s.Create(digest.FromString("z"), 4*block+1); !errors.Is(err, ErrTooLarge) {
+	if _, err := s.Create(digest.FromString("z"), 4*block+1, 4*block+1); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("larger than the cap: %v", err)
 	}
 	if err := s.Remove(d, 7); err != nil {
 		t.Fatal(err)
 	}
-	q, err := s.Create(digest.FromString("y"), 1)
+	q, err := s.Create(digest.FromString("y"), 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestTheCapIsHard(t *testing.T) {
 
 func TestFreeSpaceIsLeft(t *testing.T) {
 	s := open(t, Options{MinFree: 1 << 60})
-	if _, err := s.Create(digest.FromString("x"), 1); !errors.Is(err, ErrTooLarge) {
+	if _, err := s.Create(digest.FromString("x"), 1, 1); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("got %v, want that removing everything would not help", err)
 	}
 }
@@ -175,7 +175,7 @@ func TestFreeSpaceIsLeft(t *testing.T) {
 func TestNonsensicalSizesAreRefused(t *testing.T) {
 	s := open(t, Options{MaxSize: 1 << 20})
 	for _, size := range []int64{-1, 1<<63 - 1, 1<<63 - 4096, 1 << 62} {
-		if p, err := s.Create(digest.FromString("x"), size); !errors.Is(err, ErrTooLarge) {
+		if p, err := s.Create(digest.FromString("x"), size, size); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("%d: %v, %v", size, p, err)
 		}
 	}
@@ -198,7 +198,7 @@ func TestWhatIsNoDigestNamesNoFile(t *testing.T) {
 		if s.Has(d) || s.Remove(d, 1) == nil || s.Put(d, nil) == nil {
 			t.Errorf("%q is taken", d)
 		}
-		if _, err := s.Create(d, 1); err == nil {
+		if _, err := s.Create(d, 1, 1); err == nil {
 			t.Errorf("%q is created", d)
 		}
 	}
@@ -224,7 +224,7 @@ func TestParkedContentIsTakenUpAgain(t *testing.T) {
 		}
 		p.Close()
 	}
-	land(s.Create(d, 7))
+	land(s.Create(d, 7, 7))
 	for range 2 { // in this process, and in the next
 		p, state, intact, ok := s.Parked(d)
 		b := make([]byte, 4)
@@ -257,7 +257,7 @@ func TestKilledProcessLeavesWhatItSaved(t *testing.T) {
 	s := open(t, Options{Dir: dir})
 	saved, unsaved := digest.FromString("saved"), digest.FromString("unsaved")
 	for _, d := range []digest.Digest{saved, unsaved} {
-		p, err := s.Create(d, 100)
+		p, err := s.Create(d, 100, 100)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -335,7 +335,7 @@ func TestRemovedContentIsReadOn(t *testing.T) {
 func TestNewPartialLeavesOldReadersAlone(t *testing.T) {
 	s := open(t, Options{})
 	d := digest.FromString("content")
-	old, err := s.Create(d, 7)
+	old, err := s.Create(d, 7, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,7 +344,7 @@ func TestNewPartialLeavesOldReadersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	old.Discard()
-	fresh, err := s.Create(d, 7)
+	fresh, err := s.Create(d, 7, 7)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +381,7 @@ func TestDroppingWhatIsParkedSparesWhatIsMadeAnew(t *testing.T) {
 	s := open(t, Options{})
 	d := digest.FromString("content")
 	for range 500 {
-		p, err := s.Create(d, 7)
+		p, err := s.Create(d, 7, 7)
 		if err == nil {
 			err = p.Park(nil)
 		}
@@ -394,7 +394,7 @@ func TestDroppingWhatIsParkedSparesWhatIsMadeAnew(t *testing.T) {
 		wg.Go(func() {
 			p, _, _, ok := s.Parked(d)
 			if !ok {
-				p, err = s.Create(d, 7)
+				p, err = s.Create(d, 7, 7)
 			}
 			if err == nil {
 				_, err = p.WriteAt([]byte("content"), 0)

@@ -82,7 +82,7 @@ func TestRootedFullWhileItIsOpen(t *testing.T) {
 	if err := writes(s, "first"); err != nil {
 		t.Fatal(err)
 	}
-	p, err := s.Create(digest.FromString("landing"), 4<<20)
+	p, err := s.Create(digest.FromString("landing"), 4<<20, 4<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestRootedFullWhileItIsOpen(t *testing.T) {
 		t.Error("parked on a full disk")
 	}
 	p.Close()
-	if _, err := s.Create(digest.FromString("more"), 1); err == nil {
+	if _, err := s.Create(digest.FromString("more"), 1, 1); err == nil {
 		t.Error("created on a full disk")
 	}
 	if writes(s, "second") == nil || s.Probe() == nil {
@@ -237,7 +237,7 @@ func TestRootedReadOnly(t *testing.T) {
 	}
 	s := open(t, Options{Dir: dir})
 	d := put(t, s, "kept")
-	p, err := s.Create(digest.FromString("parked"), 7)
+	p, err := s.Create(digest.FromString("parked"), 7, 7)
 	if err == nil {
 		err = p.Park(nil)
 	}

@@ -16,7 +16,12 @@ func (p *Partial) Commit() error {
 	dir := blobDir(p.digest)
 	now := time.Now()
 	_ = setTimes(p.File, timespec(now), stamp(p.digest, p.size, now)) // without it, it counts as not verified
-	err := p.Sync()
+	// There is room for all that was written, but for what was parked where the file system gives it fewer blocks than it has
+	// bytes.
+	err := p.Reserve()
+	if err == nil {
+		err = p.Sync()
+	}
 	if err == nil {
 		err = p.store.mkdir(dir)
 	}
@@ -71,7 +76,7 @@ func (s *Store) Put(d digest.Digest, content []byte) error {
 		return err
 	}
 	s.naming.Lock()
-	p, err := s.create(fmt.Sprintf("partial/put-%d", s.puts.Add(1)), d, int64(len(content)))
+	p, err := s.create(fmt.Sprintf("partial/put-%d", s.puts.Add(1)), d, int64(len(content)), int64(len(content)))
 	s.naming.Unlock()
 	if err != nil {
 		return err

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Content that was parked: unfinished, with a state beside it that says how far it is. It keeps its reservation, survives a
-// restart, and is the first to go when room is needed.
+// Content that was parked: unfinished, with a state beside it that says how far it is. It keeps the room that it has used,
+// survives a restart, and is the first to go when room is needed.
 
 const (
 	stateSuffix = ".state"
@@ -27,9 +27,10 @@ const (
 
 // parking is what a Store knows of parked content.
 type parking struct {
-	size   int64
-	beside int64 // reserved for what is beside it
-	at     time.Time
+	size    int64
+	touched touched
+	beside  int64 // reserved for what is beside it
+	at      time.Time
 }
 
 // boot tells one start of the machine from another, where the system says so. Content that was not synced is what was
@@ -121,12 +122,12 @@ func (p *Partial) Park(state []byte) error {
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
 	p.landed(parked)
-	p.store.parkings[p.digest] = parking{p.size, p.beside, time.Now()}
+	p.store.parkings[p.digest] = parking{p.size, p.touched, p.beside, time.Now()}
 	return nil
 }
 
-// Parked opens what is parked of the digest; ok is false if nothing is, or nothing that can be read, or there is no room for
-// the rest of it, or if it was changed since the writing ended. intact tells that nobody has written to the content since its state
+// Parked opens what is parked of the digest, with room for what is there of it; ok is false if nothing is, or nothing that can be
+// read, or if it was changed since the writing ended. intact tells that nobody has written to the content since its state
 // was: a process that was killed may have.
 func (s *Store) Parked(d digest.Digest) (p *Partial, state []byte, intact, ok bool) {
 	s.naming.Lock()
@@ -151,7 +152,7 @@ func (s *Store) Parked(d digest.Digest) (p *Partial, state []byte, intact, ok bo
 
 var errSpoiled = errors.New("disk: somebody has changed what is parked")
 
-// reopen opens the file of parked content, if it is as its state says, and if there is room for what it has no blocks for yet.
+// reopen opens the file of parked content, if it is as its state says.
 func (p *Partial) reopen(h header) (intact bool, err error) {
 	s := p.store
 	s.uses.begin(p.digest)
@@ -169,13 +170,6 @@ func (p *Partial) reopen(h header) (intact bool, err error) {
 	if err == nil && (st.Size != h.size || h.ended && !intact) {
 		err = errSpoiled
 	}
-	if err == nil {
-		p.wrote = max(0, min(p.size, st.Blocks*512))
-		s.space.wrote(p.wrote)
-		if !s.space.writable() {
-			err = ErrFull
-		}
-	}
 	if err != nil {
 		return false, errors.Join(err, p.Close())
 	}
@@ -191,8 +185,9 @@ func (s *Store) unpark(d digest.Digest) (p *Partial, ok bool) {
 		return nil, false
 	}
 	delete(s.parkings, d)
-	s.space.takeUp(is.size)
-	return &Partial{store: s, name: partialPath(d), digest: d, size: is.size, beside: is.beside}, true
+	room := is.touched.blocks(is.size)
+	s.space.move(room, parked, landing)
+	return &Partial{store: s, name: partialPath(d), digest: d, size: is.size, room: room, touched: is.touched, beside: is.beside}, true
 }
 
 func (s *Store) readState(d digest.Digest) (h header, state []byte, err error) {
@@ -249,7 +244,7 @@ func (s *Store) adopt() error {
 	for _, e := range entries {
 		if d, is, ok := s.leftover(e); ok {
 			s.parkings[d] = is
-			s.space.move(blocks(is.size), nowhere, parked)
+			s.space.move(is.touched.blocks(is.size), nowhere, parked)
 			s.space.move(is.beside, nowhere, sundry)
 			ours[e.Name()], ours[e.Name()+stateSuffix] = true, true
 		}
@@ -287,5 +282,6 @@ func (s *Store) leftover(e os.DirEntry) (d digest.Digest, is parking, ok bool) {
 	if err != nil || h.size != info.Size() {
 		return "", parking{}, false
 	}
-	return d, parking{info.Size(), besideState(len(h.String()) + 1 + len(state)), info.ModTime()}, true
+	has := touched{data: whole(allocated(info) + block - 1)}
+	return d, parking{info.Size(), has, besideState(len(h.String()) + 1 + len(state)), info.ModTime()}, true
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Partial is content that is still landing. WriteAt and ReadAt may be called concurrently; Commit, Discard or Park ends it,
-// once, after the last WriteAt. ReadAt goes on working until Close.
+// Partial is content that is still landing. WriteAt, Reserve and ReadAt may be called concurrently; Commit, Discard or Park ends
+// it, once, after the last WriteAt and Reserve. ReadAt goes on working until Close.
 type Partial struct {
 	*os.File
 	store  *Store
@@ -21,20 +21,93 @@ type Partial struct {
 	size   int64
 
 	mu sync.Mutex
-	// guards following, in bytes
-	wrote  int64 // how much of the size has been written to
-	beside int64 // reserved for what is beside the content
+	// guards following
+	room    int64 // reserved for the content, in whole blocks: never less than what is touched, nor more than all of it
+	touched touched
+	beside  int64 // reserved for what is beside the content
 }
 
-// WriteAt writes, and notes that so much of the reservation is used now.
+// Size is the size of the whole content.
+func (p *Partial) Size() int64 { return p.size }
+
+// growth is by how much the room for content grows at most, in bytes: so rarely that it costs nothing. While there is less of the
+// content, its room doubles: what is reserved in vain may be what other content has to go for.
+const growth = 8 << 20
+
+// WriteAt writes. The error is ErrFull or ErrTooLarge, and nothing is written, when more room is needed for that and there is
+// none.
 func (p *Partial) WriteAt(b []byte, off int64) (int, error) {
+	sum, err := p.touch(off, int64(len(b)))
+	if err != nil {
+		return 0, err
+	}
 	n, err := p.File.WriteAt(b, off)
-	p.mu.Lock()
-	used := min(int64(n), p.size-p.wrote)
-	p.wrote += used
-	p.mu.Unlock()
-	p.store.space.wrote(used)
+	p.store.space.wrote(sum) // also if it failed: then what was reserved is given back soon
 	return n, err
+}
+
+// touch has n bytes at an offset count as written, and returns how much of the room they take.
+//
+// It ends: in each round but the last there is more room than before, and what is needed is never more than all of it.
+func (p *Partial) touch(off, n int64) (sum int64, err error) {
+	for {
+		p.mu.Lock()
+		after := p.touched.write(off, n)
+		sum, need := after.blocks(p.size)-p.touched.blocks(p.size), after.blocks(p.size)
+		enough := need <= p.room
+		if enough {
+			p.touched = after
+		}
+		p.mu.Unlock()
+		if enough {
+			return sum, nil
+		}
+		err := p.reserve(min(need+min(need, growth), blocks(p.size)))
+		if errors.Is(err, ErrTooLarge) {
+			err = p.reserve(need)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Reserve sees to it that there is room for all of the content. The error is ErrFull or ErrTooLarge when there is none.
+func (p *Partial) Reserve() error { return p.reserve(blocks(p.size)) }
+
+// reserve sees to it that there is so much room for the content, in whole blocks.
+func (p *Partial) reserve(room int64) error {
+	s := p.store
+	s.naming.Lock() // and nobody else changes the room
+	defer s.naming.Unlock()
+	more := room - p.roomNow()
+	if more <= 0 {
+		return nil
+	}
+	if err := s.space.land(more, 0); err != nil {
+		return err
+	}
+	if err := s.raise(); err != nil {
+		s.space.landed(more, 0, nowhere)
+		return fmt.Errorf("more room for %s: %w", p.digest, err)
+	}
+	p.mu.Lock()
+	p.room += more
+	p.mu.Unlock()
+	return nil
+}
+
+func (p *Partial) roomNow() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.room
+}
+
+// used is what was touched, with the blocks that say where that is.
+func (p *Partial) used() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.touched.blocks(p.size)
 }
 
 // Close ends its being in use.
@@ -66,36 +139,46 @@ func (p *Partial) Reopen() (io.ReadSeekCloser, error) {
 	return nil, fs.ErrNotExist
 }
 
-// landed ends the landing: the reservation goes to another account.
+// landed ends the landing: the room goes to another account, and what of it was not used is given back.
 func (p *Partial) landed(to account) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if to != parked {
+	used := p.touched.blocks(p.size)
+	if to == kept { // it is what is counted when it is removed
+		p.store.space.landed(p.room, used, kept)
+	} else {
+		p.store.space.landed(p.room-used, 0, nowhere)
+		p.store.space.landed(used, used, to)
+	}
+	if p.room = used; to != parked {
 		p.store.space.move(p.beside, sundry, nowhere)
 	}
-	p.store.space.landed(p.size, p.wrote, to)
 }
 
-// Create reserves room for content of that size and opens a file for it, as long as the content from the start but
-// without blocks. At most one Partial of a digest may be open and not yet ended: the caller's duty. A new one never
-// touches the file of an older one that somebody still reads; what is parked of the digest is dropped. The error is ErrFull
-// or ErrTooLarge when there is no room.
-func (s *Store) Create(d digest.Digest, size int64) (*Partial, error) {
+// Create opens a file for content of that size, as long as the content from the start but without blocks, and reserves room for
+// the first bytes that are going to be written, wherever they are: more is reserved as it is needed. At most one Partial of a
+// digest may be open and not yet ended: the caller's duty. A new one never touches the file of an older one that somebody still
+// reads; what is parked of the digest is dropped. The error is ErrFull or ErrTooLarge when there is no room.
+func (s *Store) Create(d digest.Digest, size, first int64) (*Partial, error) {
 	if err := validate(d); err != nil {
 		return nil, err
 	}
 	s.dropParked(d)
 	s.naming.Lock()
 	defer s.naming.Unlock()
-	return s.create(partialPath(d), d, size)
+	return s.create(partialPath(d), d, size, first)
 }
 
 // create is called with naming held.
-func (s *Store) create(name string, d digest.Digest, size int64) (*Partial, error) {
-	if err := s.space.land(size); err != nil {
+func (s *Store) create(name string, d digest.Digest, size, first int64) (*Partial, error) {
+	if size < 0 || size > maxSize {
+		return nil, ErrTooLarge
+	}
+	room := roomFor(min(first, size), size)
+	if err := s.space.land(room, beside); err != nil {
 		return nil, err
 	}
-	p := &Partial{store: s, name: name, digest: d, size: size, beside: beside}
+	p := &Partial{store: s, name: name, digest: d, size: size, room: room, beside: beside}
 	err := s.raise()
 	if err == nil {
 		s.uses.begin(d)
@@ -136,12 +219,12 @@ func (s *Store) createFile(name string, size int64) (f *os.File, err error) {
 	return f, nil
 }
 
-// Discard gives the content up and frees its reservation, when nobody reads it any more.
+// Discard gives the content up and frees its reservation; what was touched, when nobody reads it any more.
 func (p *Partial) Discard() {
 	p.removeState()
 	to := held // for good if its name can't be removed: then it is a leftover for the next Open
 	if err := p.store.root.Remove(p.name); err == nil || errors.Is(err, fs.ErrNotExist) {
-		to = p.store.uses.gone(p.digest, blocks(p.size))
+		to = p.store.uses.gone(p.digest, p.used())
 	}
 	p.landed(to)
 }

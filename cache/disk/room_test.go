@@ -29,7 +29,7 @@ func TestParkedContentThatWasChanged(t *testing.T) {
 			dir := t.TempDir()
 			s := open(t, Options{Dir: dir})
 			d := digest.FromString("content")
-			p, err := s.Create(d, 7)
+			p, err := s.Create(d, 7, 7)
 			if err == nil {
 				if err = p.Save([]byte("state")); tt.parked && err == nil {
 					err = p.Park([]byte("state"))
@@ -72,7 +72,7 @@ func TestFits(t *testing.T) {
 			t.Errorf("%d fits: %v", size, got)
 		}
 	}
-	p, err := s.Create(digest.FromString("y"), 5*block)
+	p, err := s.Create(digest.FromString("y"), 5*block, 5*block)
 	if err != nil {
 		t.Fatal(err)
 	}

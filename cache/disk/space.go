@@ -51,8 +51,8 @@ const (
 	accounts
 )
 
-// space is who has taken how much of the room that there is. All sums are in bytes, and, but for unwritten and what the index
-// says, in whole blocks.
+// space is who has taken how much of the room that there is. All sums are in bytes, and, but for what the index says, in whole
+// blocks.
 //
 // Two limits are hard: content is refused what would leave less than reserve below maxSize, or less than minFree on the file
 // system. The reserve is the index's: it can grow a little although content has taken all that it may. The lower marks, above which
@@ -128,19 +128,19 @@ func (s *space) set(a account, sum int64) {
 	s.sums[a] = sum
 }
 
-// land reserves room for content of that size that is going to land, or says why it can't.
-func (s *space) land(size int64) error {
+// land reserves room for content that is going to land, and beside it, or says why it can't.
+func (s *space) land(sum, beside int64) error {
 	free, err := s.free()
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err = s.roomLocked(size, free)
+	err = s.roomLocked(sum+beside, free)
 	if err == nil {
-		s.sums[landing] += blocks(size)
+		s.sums[landing] += sum
 		s.sums[sundry] += beside
-		s.unwritten += size
+		s.unwritten += sum
 	}
 	if err == ErrFull || s.excessLocked(free) > 0 {
 		s.press()
@@ -169,39 +169,18 @@ func (s *space) wrote(n int64) {
 	s.unwritten -= n
 }
 
-// landed ends the landing of content of that size, of which so much was written; to is what its room goes to.
-func (s *space) landed(size, wrote int64, to account) {
+// landed ends the landing of what so much was reserved for, of which so much has blocks; to is what that room goes to.
+func (s *space) landed(sum, wrote int64, to account) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sums[landing] -= blocks(size)
-	s.sums[to] += blocks(size)
-	s.unwritten -= size - wrote
+	s.sums[landing] -= sum
+	s.sums[to] += sum
+	s.unwritten -= sum - wrote
 }
 
-// takeUp has parked content of that size land again. None of it counts as written.
-func (s *space) takeUp(size int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sums[parked] -= blocks(size)
-	s.sums[landing] += blocks(size)
-	s.unwritten += size
-}
-
-// writable reports whether there is still room for what is reserved and has no blocks yet.
-func (s *space) writable() bool {
-	free, err := s.free()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return err == nil && free-s.unwritten >= s.minFree
-}
-
-// roomLocked returns nil if there is room for size bytes. Whether removing other content would help is decided here, before
-// any is removed.
-func (s *space) roomLocked(size, free int64) error {
-	if size < 0 || size > maxSize {
-		return ErrTooLarge
-	}
-	need := blocks(size) + beside
+// roomLocked returns nil if there is room for so much. Whether removing other content would help is decided here, before any is
+// removed.
+func (s *space) roomLocked(need, free int64) error {
 	removable := s.sums[kept] + s.sums[parked]
 	if s.maxSize > 0 {
 		switch room := s.contentLocked() - s.sums[landing] - need; {
@@ -227,13 +206,16 @@ func (s *space) contentLocked() int64 {
 
 // fits reports whether there could be room for content of that size in place of all that may be removed.
 func (s *space) fits(size int64) bool {
+	if size < 0 || size > maxSize {
+		return false
+	}
 	free, err := s.free()
 	if err != nil {
 		return true // land will tell
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.roomLocked(size, free) != ErrTooLarge
+	return s.roomLocked(blocks(size)+beside, free) != ErrTooLarge
 }
 
 // take takes room for what is no content, if it can be had without evicting any.

@@ -39,11 +39,11 @@ func (v *volume) isPressed() bool {
 // keep takes room for content that is kept.
 func (v *volume) keep(t *testing.T, size int64) {
 	t.Helper()
-	if err := v.land(size); err != nil {
+	if err := v.land(blocks(size), beside); err != nil {
 		t.Fatal(err)
 	}
 	v.move(beside, sundry, nowhere)
-	v.landed(size, 0, kept)
+	v.landed(blocks(size), 0, kept)
 	v.left -= size
 }
 
@@ -89,7 +89,7 @@ func TestTheIndexHasAReserve(t *testing.T) {
 	const limit = 128 << 20
 	v := newVolume(Options{MaxSize: limit}, 1<<40)
 	v.keep(t, limit-4<<20-fixed-beside-block) // and what says where its blocks are
-	if err := v.land(1); !errors.Is(err, ErrFull) || !v.isPressed() {
+	if err := v.land(block, beside); !errors.Is(err, ErrFull) || !v.isPressed() {
 		t.Errorf("content takes the reserve: %v", err)
 	}
 	if !v.claim(4<<20) || !v.claim(beside) || v.claim(1) || !v.isPressed() {
@@ -100,7 +100,7 @@ func TestTheIndexHasAReserve(t *testing.T) {
 		t.Error("what the index occupies does not stand for what it claimed")
 	}
 	v.move(32<<20, kept, nowhere)
-	if v.set(index, 31<<20); v.land(6<<20) == nil || v.land(1<<19) != nil {
+	if v.set(index, 31<<20); v.land(blocks(6<<20), beside) == nil || v.land(blocks(1<<19), beside) != nil {
 		t.Error("the index does not count")
 	}
 }
@@ -109,13 +109,13 @@ func TestTheIndexHasAReserve(t *testing.T) {
 func TestReservationsAloneStayBelowTheCap(t *testing.T) {
 	v := newVolume(Options{MaxSize: 1 << 20}, 1<<40)
 	n := 0
-	for v.land(block) == nil {
+	for v.land(block, beside) == nil {
 		n++
 	}
 	if sum := int64(n)*(block+beside) + fixed + v.reserve; sum > 1<<20 || sum+block+beside <= 1<<20 {
 		t.Errorf("%d reservations", n)
 	}
-	if err := v.land(block); !errors.Is(err, ErrTooLarge) {
+	if err := v.land(block, beside); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("%v, but nothing could be removed", err)
 	}
 }
@@ -143,7 +143,7 @@ func TestFailedStepsGiveTheirRoomBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p, err := s.Create(d, 7); err == nil {
+		if p, err := s.Create(d, 7, 7); err == nil {
 			p.Close()
 			t.Error("created")
 		}

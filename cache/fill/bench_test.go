@@ -36,7 +36,7 @@ func onDisk(b *testing.B) (*Fills, *disk.Store) {
 	fills := New(Options{
 		Fits:      func(int64) bool { return true },
 		Kept:      func(digest.Digest) bool { return false },
-		Create:    func(d digest.Digest, size int64) (File, error) { return store.Create(d, size) },
+		Create:    func(d digest.Digest, size, first int64) (File, error) { return store.Create(d, size, first) },
 		Parked:    func(d digest.Digest) (File, []byte, bool, bool) { return store.Parked(d) },
 		Final:     func(error) bool { return false },
 		Throttled: func(error) bool { return false },

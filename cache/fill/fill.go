@@ -78,6 +78,8 @@ type File interface {
 	io.ReaderAt
 	io.WriterAt
 	io.Closer
+	// Reserve sees to it that there is room for all of the content: it is all going to be written.
+	Reserve() error
 	// Reopen opens it once more, for reading at a position of its own. It may fail.
 	Reopen() (io.ReadSeekCloser, error)
 	// Commit makes the whole content visible under its digest. After an error it was discarded.
@@ -115,8 +117,8 @@ type Options struct {
 	Fits func(size int64) bool
 	// Kept reports whether the content is committed.
 	Kept func(digest.Digest) bool
-	// Create opens a file for content of that size.
-	Create func(d digest.Digest, size int64) (File, error)
+	// Create opens a file for content of that size, of which so much is going to be written at first.
+	Create func(d digest.Digest, size, first int64) (File, error)
 	// Parked opens the file that was parked with a state; ok is false if there is none. intact tells that the file has not
 	// changed since the state was written.
 	Parked func(digest.Digest) (f File, state []byte, intact, ok bool)

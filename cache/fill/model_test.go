@@ -95,8 +95,8 @@ func (m *model) begin(dir string) {
 	m.life.Store(&life{store: store, dir: dir, Fills: New(Options{
 		Fits: func(int64) bool { return true },
 		Kept: store.Has,
-		Create: func(d digest.Digest, size int64) (File, error) {
-			return store.Create(d, size)
+		Create: func(d digest.Digest, size, first int64) (File, error) {
+			return store.Create(d, size, first)
 		},
 		Parked:    func(d digest.Digest) (File, []byte, bool, bool) { return store.Parked(d) },
 		Final:     func(error) bool { return false },

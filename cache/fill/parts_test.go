@@ -276,3 +276,59 @@ func TestParkedFileThatWasCutShortIsFetchedAnew(t *testing.T) {
 		}
 	})
 }
+
+// TestRoomIsAskedForAsItIsWanted looks at what room is asked for before the source's bytes come.
+func TestRoomIsAskedForAsItIsWanted(t *testing.T) {
+	const size = 16 << 20
+	content, d := random(size)
+	for name, tt := range map[string]struct {
+		part Part
+		want int64
+	}{
+		"whole":            {Whole, size},
+		"all of it":        {Part{From: 0, To: size, Ranged: true}, size},
+		"some":             {Part{From: 5 << 20, To: 5<<20 + 100, Ranged: true}, 100},
+		"much":             {Part{From: 5 << 20, To: 10 << 20, Ranged: true}, window},
+		"much, for sure":   {Part{From: 5 << 20, To: 10 << 20}, 5 << 20},
+		"all that follows": {Part{From: 5 << 20, To: math.MaxInt64}, size - 5<<20},
+		"the end":          {Part{From: -1000, To: math.MaxInt64, Ranged: true}, 1000},
+		"nothing":          {Part{From: 2 * size, To: math.MaxInt64, Ranged: true}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				r, _, err := w.Join(t.Context(), d, size, &source{content: content}, tt.part)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Close()
+				w.idle()
+				if fmt.Sprint(w.firsts) != fmt.Sprint([]int64{tt.want}) {
+					t.Errorf("room for %d was asked for at first, not %d", w.firsts, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// TestWhatHasNoRoomForTheRestStaysParked asks for the whole of what is there in parts, while there is no room for it.
+func TestWhatHasNoRoomForTheRestStaysParked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content, d := random(16 << 20)
+		w := newWorld(t)
+		src := &source{content: content}
+		w.part(t, d, src, content, 0, 1<<20)
+		w.idle()
+		w.tight = true
+		if _, _, err := w.Join(t.Context(), d, int64(len(content)), src, Whole); !errors.Is(err, ErrStorage) {
+			t.Errorf("joined: %v", err)
+		}
+		w.tight = false
+		if got, err := readAll(t, w, content, src); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+		if got := fmt.Sprint(src.asked()); got != fmt.Sprint([]int64{0, 1 << 20, 1 << 20}) {
+			t.Errorf("opened at %s", got)
+		}
+	})
+}

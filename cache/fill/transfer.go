@@ -108,12 +108,16 @@ func (f *flight) begin() error {
 	if stated < 0 {
 		stated = o.size
 	}
-	if file == nil || stated != size {
-		if file, err = f.create(file, o.at, stated); err != nil {
-			answer.Body.Close()
-			return err
-		}
+	switch {
+	case file == nil || stated != size:
+		file, err = f.create(file, o, stated)
 		have = nil
+	case f.begunWhole(size):
+		err = reserve(file, parked)
+	}
+	if err != nil {
+		answer.Body.Close()
+		return err
 	}
 	f.update(func() {
 		f.answeredLocked(f.src, answer)
@@ -175,28 +179,42 @@ func (f *flight) followLocked(body io.ReadCloser, cut context.CancelCauseFunc, o
 }
 
 // create makes a new file for content of that size, instead of a parked one that is of another size: it lies, or the
-// source does.
-func (f *flight) create(parked File, at, size int64) (File, error) {
+// source does. Room for all of it is to be had now, or it is not begun with, unless only a part is wanted.
+func (f *flight) create(parked File, o opening, size int64) (File, error) {
 	if parked != nil {
 		parked.Discard()
 		parked.Close()
 		f.hasher, f.hashed, f.saved = f.digest.Algorithm().Hash(), 0, 0
 		f.resumed = false
 	}
-	if size < at {
-		return nil, fmt.Errorf("fill: %s: the source states no size, or one that ends before byte %d", f.digest, at)
+	if size < o.at {
+		return nil, fmt.Errorf("fill: %s: the source states no size, or one that ends before byte %d", f.digest, o.at)
 	}
-	file, err := f.opts.Create(f.digest, size)
+	first := size
+	if !f.begunWhole(size) {
+		if first = size - o.at; o.length >= 0 {
+			first = min(first, o.length)
+		}
+	}
+	file, err := f.opts.Create(f.digest, size, first)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStorage, err)
 	}
 	return file, nil
 }
 
+// reserve sees to it that there is room for all of what was parked. If not, it stays for who comes next.
+func reserve(file File, parked []byte) error {
+	if err := file.Reserve(); err != nil {
+		return errors.Join(fmt.Errorf("%w: %w", ErrStorage, err), file.Park(parked), file.Close())
+	}
+	return nil
+}
+
 // openLocked makes the file known, with what is in it.
 func (f *flight) openLocked(file File, size int64, have spans) {
 	f.file, f.size, f.have = file, size, have
-	f.whole = f.opts.Whole || size <= window || f.first.of(size) == span{0, size} // what is small is not worth taking apart
+	f.whole = f.begunWhole(size)
 	f.countLocked()
 	if size > minSegment*maxWorkers {
 		f.running.Go(f.tune)
@@ -204,6 +222,11 @@ func (f *flight) openLocked(file File, size int64, have spans) {
 	if f.hashed < have.end(0) { // what was parked, and is to be hashed before the last byte is shown
 		f.running.Go(f.hashRest)
 	}
+}
+
+// begunWhole reports whether all of content of that size is fetched from the beginning. What is small is not worth taking apart.
+func (f *flight) begunWhole(size int64) bool {
+	return f.opts.Whole || size <= window || f.first.of(size) == span{0, size}
 }
 
 // finish verifies and commits the content.

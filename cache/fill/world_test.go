@@ -25,9 +25,11 @@ type world struct {
 	files   map[*memFile]bool // open
 	reports []Report
 	parked  map[digest.Digest]parked
-	noPark  bool  // nothing can be parked
-	small   bool  // nothing fits
-	full    int64 // how many bytes storage takes before it fails; 0: all
+	noPark  bool    // nothing can be parked
+	small   bool    // nothing fits
+	full    int64   // how many bytes storage takes before it fails; 0: all
+	firsts  []int64 // how much room was asked for at first, of each file
+	tight   bool    // there is no room for the whole of what was parked
 }
 
 type parked struct {
@@ -61,10 +63,11 @@ func (w *world) open(change ...func(*Options)) {
 			_, ok := w.kept[d]
 			return ok
 		},
-		Create: func(d digest.Digest, size int64) (File, error) {
+		Create: func(d digest.Digest, size, first int64) (File, error) {
 			f := &memFile{w: w, d: d, b: make([]byte, size)}
 			w.mu.Lock()
 			defer w.mu.Unlock()
+			w.firsts = append(w.firsts, first)
 			w.files[f] = true
 			return f, nil
 		},
@@ -161,6 +164,13 @@ func (f *memFile) Park(state []byte) error {
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	f.w.parked[f.d] = parked{b: f.b, state: state}
+	return nil
+}
+
+func (f *memFile) Reserve() error {
+	if f.w.tight {
+		return errors.New("no room")
+	}
 	return nil
 }
 

@@ -217,11 +217,6 @@ func (k *Keeper) Used(d digest.Digest) { k.recency.touch(d, k.opts.Now()) }
 // Fits reports whether there could be room for content of that size.
 func (k *Keeper) Fits(size int64) bool { return k.disk.Fits(size) }
 
-// Parked opens what is left of an earlier transfer of the content, see disk.Store.Parked.
-func (k *Keeper) Parked(d digest.Digest) (p *disk.Partial, state []byte, intact, ok bool) {
-	return k.disk.Parked(d)
-}
-
 // Pin has content stay, whether it is kept already or not.
 func (k *Keeper) Pin(content []digest.Digest) { k.recency.pin(content) }
 

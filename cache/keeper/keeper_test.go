@@ -429,7 +429,7 @@ func TestParkedContentIsSparedAsLongAsItIsLittle(t *testing.T) {
 	s := openShop(t, Options{MaxSize: limit})
 	park := func(name string) {
 		t.Helper()
-		p, err := s.Create(digest.FromString(name), 2<<20)
+		p, err := s.Create(digest.FromString(name), 2<<20, 2<<20)
 		must(t, err)
 		_, err = p.WriteAt(make([]byte, 1<<20), 0)
 		must(t, err)
@@ -443,7 +443,7 @@ func TestParkedContentIsSparedAsLongAsItIsLittle(t *testing.T) {
 	for i := range 40 {
 		s.put(fmt.Sprint("more ", i), 1<<20)
 	}
-	if st := s.Stats(); st.Parked < 2<<20 || st.Content < 40 {
+	if st := s.Stats(); st.Parked < 1<<20 || st.Content < 40 {
 		t.Errorf("%d bytes are parked, %d are kept", st.Parked, st.Content)
 	}
 	for i := range 60 {

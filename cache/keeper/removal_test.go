@@ -12,7 +12,7 @@ func TestContentIsUncountedOnce(t *testing.T) {
 	s := openShop(t, Options{})
 	body := make([]byte, 4096)
 	d := digest.FromBytes(body)
-	p, err := s.Create(d, int64(len(body)))
+	p, err := s.Create(d, int64(len(body)), int64(len(body)))
 	must(t, err)
 	_, err = p.WriteAt(body, 0)
 	must(t, err)

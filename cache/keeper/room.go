@@ -11,13 +11,45 @@ import (
 	"github.com/entrepot/entrepot/cache/disk"
 )
 
-// Create makes a file for content that is going to land, and room for it.
-func (k *Keeper) Create(d digest.Digest, size int64) (p *disk.Partial, err error) {
-	err = k.withRoom(size, func() (err error) {
-		p, err = k.disk.Create(d, size)
+// Landing is content that is landing. When it needs more room, that is made.
+type Landing struct {
+	*disk.Partial
+	k    *Keeper
+	size int64
+}
+
+// WriteAt writes, and makes room for that.
+func (l *Landing) WriteAt(b []byte, off int64) (n int, err error) {
+	err = l.k.withRoom(int64(len(b)), func() (err error) {
+		n, err = l.Partial.WriteAt(b, off)
 		return err
 	})
-	return p, err
+	return n, err
+}
+
+// Reserve makes room for all of the content.
+func (l *Landing) Reserve() error { return l.k.withRoom(l.size, l.Partial.Reserve) }
+
+// Create makes a file for content of that size that is going to land, and room for what is going to be written first.
+func (k *Keeper) Create(d digest.Digest, size, first int64) (*Landing, error) {
+	l := &Landing{k: k, size: size}
+	err := k.withRoom(first, func() (err error) {
+		l.Partial, err = k.disk.Create(d, size, first)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Parked opens what is left of an earlier transfer of the content, see disk.Store.Parked.
+func (k *Keeper) Parked(d digest.Digest) (l *Landing, state []byte, intact, ok bool) {
+	p, state, intact, ok := k.disk.Parked(d)
+	if !ok {
+		return nil, nil, false, false
+	}
+	return &Landing{p, k, p.Size()}, state, intact, true
 }
 
 // Put keeps small content that was verified, unless it is kept already.
@@ -35,6 +67,9 @@ func (k *Keeper) Put(d digest.Digest, content []byte) error {
 func (k *Keeper) withRoom(size int64, op func() error) error {
 	for evicted := int64(0); ; {
 		err := op()
+		if err == nil {
+			return nil
+		}
 		if !errors.Is(err, disk.ErrFull) || evicted > 4*size+64<<20 {
 			k.Trouble(err)
 			return err
