@@ -83,6 +83,9 @@ func (s *Store) openContent(d digest.Digest, path string) (c *Content, err error
 	if mended {
 		f, err = s.open(path, os.O_RDONLY, 0)
 	}
+	if missing(err) {
+		return nil, fs.ErrNotExist
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -148,8 +151,11 @@ func (s *Store) Has(d digest.Digest) bool {
 func (s *Store) Exists(d digest.Digest) bool {
 	var st unix.Stat_t
 	err := onDescriptor(s.dir, func(dir int) error { return unix.Fstatat(dir, blobPath(d), &st, unix.AT_SYMLINK_NOFOLLOW) })
-	return !errors.Is(err, fs.ErrNotExist)
+	return !missing(err)
 }
+
+// missing reports whether an error says that there is no such file, or that a file is where its directory should be.
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) }
 
 // onDescriptor makes a system call on an open file, which stays open as long as that takes. Of a file that is closed the error
 // is os.ErrClosed.

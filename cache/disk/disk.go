@@ -72,8 +72,10 @@ type Store struct {
 	space *space
 	uses  uses
 
-	mu       sync.Mutex // guards parkings
+	mu sync.Mutex
+	// guards following
 	parkings map[digest.Digest]parking
+	stuck    map[string]int64 // what is held by files in partial/ that could not be removed
 
 	ballasting sync.Mutex // held while the ballast comes or goes
 

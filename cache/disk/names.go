@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -136,13 +137,20 @@ func (s *Store) remove(d digest.Digest, size int64) error {
 
 // mkdir makes a directory of blobs/, and makes it durable when it is new.
 func (s *Store) mkdir(dir string) error {
-	_, err := s.mending(path.Dir(dir), func() error {
+	make := func() error {
 		err := s.root.Mkdir(dir, 0o750)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = s.root.MkdirAll(dir, 0o750)
 		}
 		return err
-	})
+	}
+	_, err := s.mending(path.Dir(dir), make)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.ENOTDIR) {
+		if !s.clear(dir) && errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		err = make()
+	}
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return nil
@@ -156,6 +164,16 @@ func (s *Store) mkdir(dir string) error {
 		}
 	}
 	return nil
+}
+
+// clear removes a file that is where a directory of that path should be, or one above it; false: there is none.
+func (s *Store) clear(dir string) bool {
+	for ; dir != "."; dir = path.Dir(dir) {
+		if info, err := s.root.Lstat(dir); err == nil && info.Mode().IsRegular() {
+			return s.root.Remove(dir) == nil
+		}
+	}
+	return false
 }
 
 func (s *Store) syncDir(dir string) error {

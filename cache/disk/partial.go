@@ -201,7 +201,9 @@ func (s *Store) createFile(name string, size int64) (f *os.File, err error) {
 		})
 		switch {
 		case errors.Is(err, fs.ErrExist):
-			_ = s.root.RemoveAll(name)
+			if s.root.RemoveAll(name) == nil {
+				s.unstick(name)
+			}
 			continue
 		case errors.Is(err, fs.ErrNotExist):
 			_ = s.root.Mkdir("partial", 0o750)
@@ -222,11 +224,30 @@ func (s *Store) createFile(name string, size int64) (f *os.File, err error) {
 // Discard gives the content up and frees its reservation; what was touched, when nobody reads it any more.
 func (p *Partial) Discard() {
 	p.removeState()
-	to := held // for good if its name can't be removed: then it is a leftover for the next Open
-	if err := p.store.root.Remove(p.name); err == nil || errors.Is(err, fs.ErrNotExist) {
+	to := held
+	if err := p.store.root.Remove(p.name); err == nil || missing(err) {
 		to = p.store.uses.gone(p.digest, p.used())
+	} else {
+		p.store.stick(p.name, p.used())
 	}
 	p.landed(to)
+}
+
+// stick says that a file in partial/ could not be removed: so much stays held until it is, by who needs the name or by the next Open.
+func (s *Store) stick(name string, sum int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stuck == nil {
+		s.stuck = make(map[string]int64)
+	}
+	s.stuck[name] += sum
+}
+
+func (s *Store) unstick(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.space.move(s.stuck[name], held, nowhere)
+	delete(s.stuck, name)
 }
 
 func (p *Partial) removeState() { _ = p.store.root.Remove(p.name + stateSuffix) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -272,4 +273,25 @@ func TestADirectoryThatIsGoneIsTrouble(t *testing.T) {
 		t.Error("nothing can be kept, and nobody is told")
 	}
 	s.close()
+}
+
+// TestAFileInPlaceOfADirectoryHeals: content that belongs there can be kept.
+func TestAFileInPlaceOfADirectoryHeals(t *testing.T) {
+	for what, path := range map[string]string{"two letters": "", "algorithm": ".."} {
+		t.Run(what, func(t *testing.T) {
+			s := openShop(t, Options{})
+			d := s.put("content", 100)
+			dir := filepath.Join(filepath.Dir(s.path(d)), path)
+			must(t, os.RemoveAll(dir))
+			must(t, os.WriteFile(dir, nil, 0o640))
+			s.read(d)
+			body := contentOf("content", 100)
+			if err := s.Put(d, body); err != nil {
+				t.Error(err)
+			}
+			if _, ok := s.read(d); !ok {
+				t.Error("it does not heal")
+			}
+		})
+	}
 }
