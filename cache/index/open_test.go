@@ -62,6 +62,52 @@ func TestTemporaryIndex(t *testing.T) {
 	}
 }
 
+// TestWhatIsForgottenInMemoryStaysForgotten: upstream says that a tag is gone, and content goes, while there is no room for the index.
+// What was forgotten and learnt again stays.
+func TestWhatIsForgottenInMemoryStaysForgotten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "index")
+	x := openIndex(t, dir)
+	old, fresh := Tag{Manifest: ocispec.Descriptor{Digest: d1}}, Tag{Manifest: ocispec.Descriptor{Digest: d2}}
+	err := errors.Join(x.SetTag(repo, "7", old), x.SetTag(repo, "8", old), x.SetListing(repo, "tags/list", Listing{Body: []byte("[]")}),
+		x.List(map[digest.Digest]bool{d1: true, d2: true}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Close()
+	var full atomic.Bool
+	full.Store(true)
+	x, err = Open(Options{Dir: dir, Roomy: func() bool { return !full.Load() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { x.Close() }()
+	err = errors.Join(x.SetTag(repo, "7", fresh), x.DeleteTag(repo, "7"), x.DeleteTag(repo, "8"), x.SetTag(repo, "8", fresh),
+		x.DeleteListing(repo, "tags/list"), x.List(map[digest.Digest]bool{d1: false}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	full.Store(false)
+	if err := x.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // and after a restart
+		if _, ok := x.Tag(repo, "7"); ok {
+			t.Error("a tag that upstream does not serve any more is back")
+		}
+		if got, ok := x.Tag(repo, "8"); !ok || got.Manifest.Digest != d2 {
+			t.Error("a tag that upstream serves again is not as it was learnt")
+		}
+		if _, ok := x.Listing(repo, "tags/list"); ok {
+			t.Error("a listing is back")
+		}
+		if x.Listed(d1) || !x.Listed(d2) {
+			t.Errorf("evicted content is listed: %v; what is kept: %v", x.Listed(d1), x.Listed(d2))
+		}
+		x.Close()
+		x = openIndex(t, dir)
+	}
+}
+
 // TestTemporaryIndexIsBounded fills the memory that it may take.
 func TestTemporaryIndexIsBounded(t *testing.T) {
 	x, err := Open(Options{Dir: t.TempDir(), Roomy: func() bool { return false }})

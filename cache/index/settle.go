@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -81,17 +82,26 @@ func (x *Index) rot(damage error) {
 		zap.NamedError("damage", damage), zap.NamedError("mark", x.opts.mark(damage.Error())))
 }
 
-// inherit takes over what was learnt while records were kept in memory. The caller holds mu: nobody reads or writes. What
-// doesn't fit is lost.
+// inherit takes over what was learnt, and what was forgotten, while records were kept in memory. The caller holds mu: nobody reads
+// or writes. What doesn't fit is lost.
+//
+// In memory Badger still has a mark of each deletion, of records too that were never there: it drops such marks when it merges
+// tables, and there are none.
 //
 // What readers have loaded before is outdated by no record that is written here, for there was no newer one; but a claim that
 // was confirmed is kept as such. So all that was read lately is forgotten, and what is on its way to be kept is not.
 func (x *Index) inherit(old *store) {
 	err := old.view(func(txn *badger.Txn) error {
-		it := txn.NewIterator(badger.IteratorOptions{})
+		it := txn.NewIterator(badger.IteratorOptions{AllVersions: true}) // else it passes over what is deleted
 		defer it.Close()
+		var last []byte
 		for it.Rewind(); it.Valid(); it.Next() {
-			if err := x.inheritRecord(it.Item()); err != nil {
+			key := it.Item().KeyCopy(nil)
+			if bytes.Equal(key, last) {
+				continue // the newest version comes first
+			}
+			last = key
+			if err := x.inheritRecord(key, it.Item()); err != nil {
 				return err
 			}
 		}
@@ -105,8 +115,12 @@ func (x *Index) inherit(old *store) {
 	x.shown.forgetAll()
 }
 
-func (x *Index) inheritRecord(item *badger.Item) error {
-	key := item.KeyCopy(nil)
+func (x *Index) inheritRecord(key []byte, item *badger.Item) error {
+	if item.IsDeletedOrExpired() {
+		return x.live.write(cost{}.plus(key, nil), func(db *badger.DB) error {
+			return db.Update(func(txn *badger.Txn) error { return txn.Delete(key) })
+		})
+	}
 	value, err := item.ValueCopy(nil)
 	if err != nil {
 		return err
