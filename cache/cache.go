@@ -187,7 +187,7 @@ func (c *Cache) Close() error {
 	c.fills.Close()
 	c.relays.Close()
 	c.work.Wait()
-	c.listChanges()
+	c.logged(c.listChanges())
 	return errors.Join(c.index.Close(), c.keeper.Close())
 }
 

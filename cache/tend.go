@@ -38,7 +38,9 @@ func (c *Cache) tend() {
 		if temporary && !c.index.Temporary() {
 			c.stalePins.Store(true) // its tags were not known before
 		}
-		c.listChanges()
+		if err := c.listChanges(); err != nil {
+			c.log.Debug("index", zap.Error(err))
+		}
 		if c.stalePins.Swap(false) {
 			c.repin()
 		}
@@ -49,11 +51,12 @@ func (c *Cache) tend() {
 	}
 }
 
-// listChanges takes down in the index which content came and went.
-func (c *Cache) listChanges() {
-	if changed := c.keeper.TakeChanges(); len(changed) > 0 {
-		c.logged(c.index.List(changed))
-	}
+// listChanges takes down in the index which content came and went. What there is no room for is tried again at the next call.
+func (c *Cache) listChanges() error {
+	changed, done := c.keeper.TakeChanges()
+	err := c.index.List(changed)
+	done(err == nil)
+	return err
 }
 
 // pin has a manifest stay that a pinned tag names, and what it is made of.

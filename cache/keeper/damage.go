@@ -30,7 +30,8 @@ var Damages = []Damage{DamagedContent, DamagedMissing, DamagedUnreadable, Damage
 func (k *Keeper) lost(d digest.Digest) {
 	is, ok := k.recency.take(d)
 	if !ok {
-		if k.opts.Listed != nil && k.opts.Listed(d) && !k.changes.went(d) {
+		// In this order: what is not among the changes any more is written down by now.
+		if k.opts.Listed != nil && !k.changes.went(d) && k.opts.Listed(d) {
 			k.wounds.note(d, DamagedMissing)
 		}
 		return

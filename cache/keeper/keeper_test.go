@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -152,9 +153,9 @@ func TestDamageHeals(t *testing.T) {
 					listed := map[digest.Digest]bool{}
 					s := openShop(t, Options{Listed: func(d digest.Digest) bool { return listed[d] }})
 					d := s.put("content", size)
-					for d, kept := range s.TakeChanges() {
-						listed[d] = kept
-					}
+					changed, done := s.TakeChanges()
+					maps.Copy(listed, changed)
+					done(true)
 					if restart {
 						s.close()
 						does.do(t, s, d)
