@@ -89,6 +89,7 @@ type Cache struct {
 	memory  memory
 	ahead   *ahead
 
+	first     bool        // nothing was kept when it was opened
 	stalePins atomic.Bool // what is to stay is not what is pinned
 
 	flights singleflight.Group // small answers under way: manifests, tag checks, HEADs, listings
@@ -149,19 +150,11 @@ func (c *Cache) openStores(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	c.first = c.keeper.Counted()
 	if c.index, err = index.Open(c.indexOptions(ctx)); err != nil {
 		return errors.Join(err, c.keeper.Close())
 	}
-	switch c.index.Begun() {
-	case "missing":
-		if c.keeper.Counted() { // there was nothing: it is the first start
-			return nil
-		}
-		c.log.Error("the index was lost: it was begun anew; content is kept, freshness is lost")
-		fallthrough
-	case "damaged":
-		c.keeper.Healed(keeper.DamagedIndex)
-	}
+	c.indexOpened()
 	return nil
 }
 

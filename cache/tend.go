@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/entrepot/entrepot/cache/index"
+	"github.com/entrepot/entrepot/cache/keeper"
 )
 
 const (
@@ -36,6 +37,7 @@ func (c *Cache) tend() {
 			c.log.Debug("index", zap.Error(err))
 		}
 		if temporary && !c.index.Temporary() {
+			c.indexOpened()
 			c.stalePins.Store(true) // its tags were not known before
 		}
 		if err := c.listChanges(); err != nil {
@@ -48,6 +50,20 @@ func (c *Cache) tend() {
 			c.logged(c.index.Sweep(c.ctx, func(d digest.Digest) bool { return c.here(d) || c.fills.InFlight(d) }))
 			swept = c.opts.Now()
 		}
+	}
+}
+
+// indexOpened says so if the index, which is open now, was lost.
+func (c *Cache) indexOpened() {
+	switch c.index.Begun() {
+	case "missing":
+		if c.first {
+			return
+		}
+		c.log.Error("the index was lost: it was begun anew; content is kept, freshness is lost")
+		fallthrough
+	case "damaged":
+		c.keeper.Healed(keeper.DamagedIndex)
 	}
 }
 

@@ -1,0 +1,84 @@
+package cache
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// tended opens a cache whose index is looked after; end closes it.
+func tended(t *testing.T, opts Options) (c *Cache, end func()) {
+	t.Helper()
+	c, err := open(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.work.Go(c.tend)
+	return c, func() {
+		t.Helper()
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestAnIndexLostWhileTemporaryIsToldOf: the index can't be opened at the start. When it can, it is damaged, or gone.
+func TestAnIndexLostWhileTemporaryIsToldOf(t *testing.T) {
+	for _, test := range []struct {
+		name                string
+		kept, back, damaged bool // content is kept; the index is back, and damaged
+		want                []Damage
+	}{
+		{"as it was left", true, true, false, nil},
+		{"damaged", true, true, true, []Damage{DamagedIndex}},
+		{"gone", true, false, false, []Damage{DamagedIndex}},
+		{"a first start", false, false, false, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var healed []Damage
+				opts := Options{DataDir: t.TempDir(), Healed: func(d Damage) { healed = append(healed, d) }}
+				at := filepath.Join(opts.DataDir, "index")
+				if test.kept {
+					c, end := tended(t, opts)
+					c.put(digest.FromString("content"), []byte("content"))
+					end()
+					if err := os.Rename(at, at+"x"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := os.Symlink("/proc/none/index", at); err != nil { // it can't be made
+					t.Fatal(err)
+				}
+				c, end := tended(t, opts)
+				defer end()
+				if err := os.Remove(at); err != nil {
+					t.Fatal(err)
+				}
+				if test.back {
+					if err := os.Rename(at+"x", at); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if test.damaged {
+					if err := os.WriteFile(filepath.Join(at, "MANIFEST"), []byte("noise"), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if !c.index.Temporary() {
+					t.Fatal("not temporary")
+				}
+				<-time.After(time.Minute)
+				synctest.Wait()
+				if c.index.Temporary() || !slices.Equal(healed, test.want) {
+					t.Errorf("temporary %v, healed %v, want %v", c.index.Temporary(), healed, test.want)
+				}
+			})
+		})
+	}
+}
