@@ -19,13 +19,16 @@ const (
 	// sweepEvery is how often the index is rid of records of what is not kept any more. Such a record spares a HEAD upstream, so
 	// that there is no hurry.
 	sweepEvery = 24 * time.Hour
+
+	// sweepRest is how long after the start, when there is most to do, or after a sweep that did not get through the next one may begin.
+	sweepRest = 10 * time.Minute
 )
 
 // tend looks after the index and the pins, until the cache is closed.
 func (c *Cache) tend() {
 	every := time.NewTicker(tendEvery)
 	defer every.Stop()
-	swept := c.opts.Now()
+	rested := c.opts.Now()
 	for {
 		select {
 		case <-every.C:
@@ -46,9 +49,9 @@ func (c *Cache) tend() {
 		if c.stalePins.Swap(false) {
 			c.repin()
 		}
-		if c.keeper.Counted() && c.opts.Now().Sub(swept) >= sweepEvery {
-			c.logged(c.index.Sweep(c.ctx, func(d digest.Digest) bool { return c.here(d) || c.fills.InFlight(d) }))
-			swept = c.opts.Now()
+		if c.opts.Now().Sub(rested) >= sweepRest && c.sweepDue() {
+			c.sweep()
+			rested = c.opts.Now()
 		}
 	}
 }
@@ -65,6 +68,18 @@ func (c *Cache) indexOpened() {
 	case "damaged":
 		c.keeper.Healed(keeper.DamagedIndex)
 	}
+}
+
+// sweepDue reports whether the index is to be swept. The last time may be of an earlier run; one that is still to come is of a clock that
+// was wrong. What is not counted yet is not gone.
+func (c *Cache) sweepDue() bool {
+	since := c.opts.Now().Sub(c.index.Swept())
+	return (since >= sweepEvery || since < 0) && c.keeper.Counted()
+}
+
+// sweep rids the index of records of what is not kept.
+func (c *Cache) sweep() {
+	c.logged(c.index.Sweep(c.ctx, c.opts.Now(), func(d digest.Digest) bool { return c.here(d) || c.fills.InFlight(d) }))
 }
 
 // listChanges takes down in the index which content came and went. What there is no room for is tried again at the next call.

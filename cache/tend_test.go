@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/cache/index"
 )
 
 // tended opens a cache whose index is looked after; end closes it.
@@ -25,6 +27,66 @@ func tended(t *testing.T, opts Options) (c *Cache, end func()) {
 			t.Error(err)
 		}
 	}
+}
+
+var notKept = digest.FromString("not kept")
+
+// confirm records something of what is not kept.
+func confirm(t *testing.T, c *Cache) {
+	t.Helper()
+	if err := c.index.Confirm(testRepo, notKept, index.Member{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// forgot reports whether that is not recorded any more.
+func forgot(c *Cache) bool {
+	_, ok := c.index.Member(testRepo, notKept)
+	return !ok
+}
+
+// TestTheIndexIsSweptThoughTheProgramIsRestarted every 23 hours.
+func TestTheIndexIsSweptThoughTheProgramIsRestarted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opts := Options{DataDir: t.TempDir()}
+		c, end := tended(t, opts)
+		confirm(t, c)
+		end()
+		for day := range 2 {
+			c, end := tended(t, opts)
+			<-time.After(23 * time.Hour)
+			if day == 1 && !forgot(c) {
+				t.Error("what nobody needs is recorded for good")
+			}
+			end()
+		}
+	})
+}
+
+// TestTheSweepIsDue ten minutes after a start, a day after the last sweep, and when the clock was wrong at that.
+func TestTheSweepIsDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, end := tended(t, Options{DataDir: t.TempDir()})
+		defer end()
+		expect := func(after time.Duration, want time.Time) {
+			t.Helper()
+			<-time.After(after)
+			synctest.Wait()
+			if got := c.index.Swept(); got.Sub(want).Abs() > tendEvery {
+				t.Errorf("last swept at %v, want %v", got, want)
+			}
+		}
+		first := time.Now().Add(sweepRest)
+		expect(sweepRest-time.Minute, time.Time{})
+		expect(2*time.Minute, first)
+		expect(sweepEvery-2*time.Minute, first)
+		expect(2*time.Minute, first.Add(sweepEvery))
+		ahead := time.Now().AddDate(10, 0, 0)
+		if err := c.index.Sweep(t.Context(), ahead, c.here); err != nil {
+			t.Fatal(err)
+		}
+		expect(sweepRest, first.Add(sweepEvery+sweepRest))
+	})
 }
 
 // TestAnIndexLostWhileTemporaryIsToldOf: the index can't be opened at the start. When it can, it is damaged, or gone.

@@ -82,7 +82,7 @@ func use(dir string) error {
 		return err
 	}
 	_ = x.Tags(func(Repository, string, Tag) bool { return true })
-	_ = x.Sweep(context.Background(), func(digest.Digest) bool { return true })
+	_ = x.Sweep(context.Background(), time.Now(), func(digest.Digest) bool { return true })
 	x.tables.Lock()
 	x.compactLocked(1)
 	x.tables.Unlock()

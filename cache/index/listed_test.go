@@ -2,6 +2,7 @@ package index
 
 import (
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -24,7 +25,7 @@ func TestListed(t *testing.T) {
 		}
 	}
 	for range 2 { // what is not kept is forgotten by the second sweep after it was listed
-		if err := x.Sweep(t.Context(), func(d digest.Digest) bool { return d == long }); err != nil {
+		if err := x.Sweep(t.Context(), time.Now(), func(d digest.Digest) bool { return d == long }); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,11 +1,14 @@
 package index
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -200,7 +203,7 @@ func TestSweep(t *testing.T) {
 	kept := map[digest.Digest]bool{d1: true}
 	sweep := func() {
 		t.Helper()
-		if err := x.Sweep(t.Context(), func(d digest.Digest) bool { return kept[d] }); err != nil {
+		if err := x.Sweep(t.Context(), time.Now(), func(d digest.Digest) bool { return kept[d] }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -264,7 +267,7 @@ func TestSweepKeepsWhatIsWrittenMeanwhile(t *testing.T) {
 	}
 	write()
 	for round := range 2 {
-		err := x.Sweep(t.Context(), func(digest.Digest) bool {
+		err := x.Sweep(t.Context(), time.Now(), func(digest.Digest) bool {
 			if round == 1 {
 				write()
 			}
@@ -272,6 +275,53 @@ func TestSweepKeepsWhatIsWrittenMeanwhile(t *testing.T) {
 		})
 		if _, ok := x.Tag(repo, "7"); err != nil || !ok {
 			t.Fatalf("round %d: %v, %v", round, ok, err)
+		}
+	}
+}
+
+// TestSweepThatEndsEarlyIsNone: a sweep is stopped in the middle. What was written since the one before stays at the next, and the time
+// of the one before is known, over a restart too.
+func TestSweepThatEndsEarlyIsNone(t *testing.T) {
+	dir := t.TempDir()
+	x := openIndex(t, dir)
+	if at := x.Swept(); !at.IsZero() {
+		t.Errorf("a new index was swept at %v", at)
+	}
+	gone := func(digest.Digest) bool { return false }
+	first := time.Unix(1e9, 5)
+	if err := errors.Join(x.SetTag(repo, "old", Tag{Manifest: ocispec.Descriptor{Digest: d1}}), x.Sweep(t.Context(), first, gone),
+		x.SetTag(repo, "new", Tag{Manifest: ocispec.Descriptor{Digest: d1}})); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("stopped")
+	err := x.Sweep(ctx, first.Add(time.Hour), func(digest.Digest) bool { cancel(stopped); return true })
+	if !errors.Is(err, stopped) {
+		t.Errorf("stopped: %v", err)
+	}
+	x.Close()
+	x = openIndex(t, dir)
+	if at := x.Swept(); !at.Equal(first) {
+		t.Errorf("last swept at %v", at)
+	}
+	if err := x.Sweep(t.Context(), first.Add(2*time.Hour), gone); err != nil {
+		t.Fatal(err)
+	}
+	_, old := x.Tag(repo, "old")
+	if _, fresh := x.Tag(repo, "new"); old || !fresh {
+		t.Errorf("of the two sweeps that were through are left: the old tag %v, the new one %v", old, fresh)
+	}
+}
+
+// TestMarkOfAnEarlierVersion has no time.
+func TestMarkOfAnEarlierVersion(t *testing.T) {
+	x := openIndex(t, t.TempDir())
+	for _, mark := range [][]byte{binary.AppendUvarint(nil, 1<<40), nil} {
+		if err := x.set(sweptKey, mark); err != nil {
+			t.Fatal(err)
+		}
+		if at := x.Swept(); !at.IsZero() {
+			t.Errorf("swept at %v", at)
 		}
 	}
 }

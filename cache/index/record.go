@@ -42,7 +42,7 @@ const (
 	shownKind   = "s"
 	listingKind = "l"
 	listedKind  = "k" // content that is kept
-	sweptKind   = "v" // the highest version when Sweep began last
+	sweptKind   = "v" // the highest version when Sweep began last, and the time
 )
 
 func tagKey(r Repository, tag string) []byte { return key(tagKind, r.Registry, r.Name, tag) }

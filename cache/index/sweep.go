@@ -107,14 +107,15 @@ func (x *Index) loadListings() {
 
 // Sweep forgets what is recorded of content that is not kept: that it belongs to a repository, or was shown in a registry, and
 // which tags name it. It goes on behind everything else until it is through or ctx ends. kept is called once a record; it had
-// better say yes to what is being transferred.
+// better say yes to what is being transferred. A Sweep that ended early is as none; of one that is through, at is recorded as its
+// time, see Swept.
 //
 // Only records go that were there at the last Sweep already, and were not written since. Content is recorded when a pull comes
 // to it, and kept when the transfer ends. So a pull that began after the last Sweep loses nothing that it has recorded; and what
 // an older record said of content that was evicted, upstream is asked for again. Versions tell: each write to the index has a
 // higher one than those before, the highest at the last Sweep is recorded itself, and a record that is written again between
 // the look at it and its deletion makes the deletion fail.
-func (x *Index) Sweep(ctx context.Context, kept func(digest.Digest) bool) error {
+func (x *Index) Sweep(ctx context.Context, at time.Time, kept func(digest.Digest) bool) error {
 	if _, ids, _, _ := x.listTables(); !x.rotten.Load() {
 		if err := x.opts.checkTables(ids, whole); err != nil {
 			x.rot(err) // else only misses would tell
@@ -142,7 +143,7 @@ func (x *Index) Sweep(ctx context.Context, kept func(digest.Digest) bool) error 
 		}
 	}
 	x.stats.Store(&sw.left)
-	mark := binary.AppendUvarint(nil, sw.now)
+	mark := appendTime(binary.AppendUvarint(nil, sw.now), at)
 	return sw.write(cost{}.plus(sweptKey, mark), func(txn *badger.Txn) error { return txn.Set(sweptKey, mark) })
 }
 
@@ -174,6 +175,19 @@ func (x *Index) newSweep(kept func(digest.Digest) bool) (*sweep, error) {
 		})
 	})
 	return sw, err
+}
+
+// Swept returns the time of the last Sweep that was through, in whichever process; it is zero if none is known.
+func (x *Index) Swept() (at time.Time) {
+	x.get(sweptKey, func(b []byte) error {
+		_, n := binary.Uvarint(b)
+		d := decoder{rest: b[max(n, 0):]}
+		if t := d.time(); d.done() == nil { // else the mark has none, as in indexes of earlier versions
+			at = t
+		}
+		return nil
+	})
+	return at
 }
 
 func (sw *sweep) write(c cost, do func(*badger.Txn) error) error {
@@ -262,7 +276,7 @@ func rest(ctx context.Context, d time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return ctx.Err()
+		return context.Cause(ctx)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
