@@ -71,15 +71,29 @@ func (c *Cache) indexOpened() {
 }
 
 // sweepDue reports whether the index is to be swept. The last time may be of an earlier run; one that is still to come is of a clock that
-// was wrong. What is not counted yet is not gone.
+// was wrong. What is not counted yet, or what a disk in trouble does not find, is not gone.
 func (c *Cache) sweepDue() bool {
 	since := c.opts.Now().Sub(c.index.Swept())
-	return (since >= sweepEvery || since < 0) && c.keeper.Counted()
+	return (since >= sweepEvery || since < 0) && c.keeper.Counted() && c.keeper.Stats().Trouble == ""
 }
 
-// sweep rids the index of records of what is not kept.
+// sweep rids the index of records of what is not kept. What the keeper knows is kept, whatever the disk says of it. That a disk has
+// got into trouble is looked for after it was asked, for it may have done so meanwhile.
 func (c *Cache) sweep() {
-	c.logged(c.index.Sweep(c.ctx, c.opts.Now(), func(d digest.Digest) bool { return c.here(d) || c.fills.InFlight(d) }))
+	ctx, stop := context.WithCancel(c.ctx)
+	defer stop()
+	err := c.index.Sweep(ctx, c.opts.Now(), func(d digest.Digest) bool {
+		if c.keeper.Knows(d) || c.here(d) || c.fills.InFlight(d) {
+			return true
+		}
+		if c.keeper.Stats().Trouble != "" {
+			stop()
+		}
+		return ctx.Err() != nil
+	})
+	if ctx.Err() == nil { // else it was stopped, which is told of elsewhere
+		c.logged(err)
+	}
 }
 
 // listChanges takes down in the index which content came and went. What there is no room for is tried again at the next call.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -63,7 +64,7 @@ func TestTheIndexIsSweptThoughTheProgramIsRestarted(t *testing.T) {
 	})
 }
 
-// TestTheSweepIsDue ten minutes after a start, a day after the last sweep, and when the clock was wrong at that.
+// TestTheSweepIsDue ten minutes after a start, a day after the last sweep, and when the clock was wrong at that; never in trouble.
 func TestTheSweepIsDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, end := tended(t, Options{DataDir: t.TempDir()})
@@ -86,6 +87,60 @@ func TestTheSweepIsDue(t *testing.T) {
 			t.Fatal(err)
 		}
 		expect(sweepRest, first.Add(sweepEvery+sweepRest))
+		c.keeper.Trouble(syscall.EIO)
+		expect(sweepEvery+time.Hour, first.Add(sweepEvery+sweepRest))
+	})
+}
+
+// TestASweepThatMeetsTroubleForgetsNothing, and is none.
+func TestASweepThatMeetsTroubleForgetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReader(t, newShelf(), Options{})
+		confirm(t, r.Cache)
+		r.sweep()
+		first := r.index.Swept()
+		<-time.After(time.Hour)
+		r.keeper.Trouble(syscall.EIO)
+		r.sweep()
+		if forgot(r.Cache) || !r.index.Swept().Equal(first) {
+			t.Errorf("forgotten %v; swept at %v, and %v", forgot(r.Cache), first, r.index.Swept())
+		}
+	})
+}
+
+// TestTheSweepWaitsForADiskThatFails: what can't be looked for is not gone.
+func TestTheSweepWaitsForADiskThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		r := newReader(t, s, Options{})
+		image := s.image("image", 1)
+		s.tag("1", image)
+		r.head("1")
+		r.get(image)
+		confirm(t, r.Cache)
+		synctest.Wait()
+		r.work.Go(r.tend)
+		<-time.After(sweepEvery / 2)
+		blobs := filepath.Join(r.opts.DataDir, "blobs")
+		if err := os.Rename(blobs, blobs+"x"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("blobs", blobs); err != nil { // a loop: an error that is not that there is none
+			t.Fatal(err)
+		}
+		<-time.After(sweepEvery)
+		if err := os.Remove(blobs); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(blobs+"x", blobs); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := r.index.Tag(testRepo, "1"); !ok || !r.keeper.Has(image.Digest) {
+			t.Error("the tag is forgotten, though its manifest is kept")
+		}
+		if !forgot(r.Cache) {
+			t.Error("there was no sweep")
+		}
 	})
 }
 
