@@ -167,6 +167,8 @@ func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag st
 			if known && isAnswer(err) {
 				c.log.Info("tag forgotten: upstream does not serve it any more",
 					zap.String("repository", repo.String()), zap.String("tag", tag), zap.Error(err))
+			}
+			if isAnswer(err) && (known || c.index.Temporary()) { // the index that is not open may know it
 				c.logged(c.index.DeleteTag(repo, tag))
 			}
 			return found{}, err

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -198,4 +200,48 @@ func TestAnIndexLostWhileTemporaryIsToldOf(t *testing.T) {
 			})
 		})
 	}
+}
+
+// hideIndex has the index not be opened, nor made, until back is called.
+func hideIndex(t *testing.T, dataDir string) (back func()) {
+	t.Helper()
+	at := filepath.Join(dataDir, "index")
+	if err := errors.Join(os.Rename(at, at+"x"), os.Symlink("/proc/none/index", at)); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := errors.Join(os.Remove(at), os.Rename(at+"x", at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestATagWithdrawnWhileTheIndexIsTemporaryIsGone: the index can't be opened when upstream says that it does not serve a tag any more.
+func TestATagWithdrawnWhileTheIndexIsTemporaryIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShelf()
+		s.tag("withdrawn", s.image("image", 1))
+		s.tag("served", s.image("other", 1))
+		r := newReader(t, s, Options{})
+		r.head("withdrawn")
+		r.head("served")
+		r.close()
+		back := hideIndex(t, r.opts.DataDir)
+		c, end := tended(t, r.opts)
+		defer end()
+		s.refuse("withdrawn", http.StatusNotFound)
+		if _, err := c.Manifest(t.Context(), testRepo, Reference{Tag: "withdrawn"}, Accept{}, true); err == nil {
+			t.Fatal("served")
+		}
+		back()
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if _, ok := c.index.Tag(testRepo, "served"); !ok || c.index.Temporary() {
+			t.Fatal("the index is not back")
+		}
+		if _, ok := c.index.Tag(testRepo, "withdrawn"); ok {
+			t.Error("the tag is back")
+		}
+	})
 }
