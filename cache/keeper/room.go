@@ -98,10 +98,13 @@ func (k *Keeper) giveUp() (evicted int64, ok bool) {
 	return 0, k.disk.DropOldestParked()
 }
 
-// relieve evicts until all is below the lower mark, so that who comes next need not wait for it; ok is false if that can't be done.
+// relieve evicts until all is below the lower mark, so that who comes next need not wait for it; ok is false if that can't be done. What
+// was to be evicted is evicted once: where a snapshot of the file system has it too that frees nothing, and all would go.
 func (k *Keeper) relieve(ctx context.Context) (ok bool) {
-	for ctx.Err() == nil && k.disk.Excess() > 0 {
-		if _, ok := k.giveUp(); !ok {
+	excess := k.disk.Excess()
+	for left := excess + 64<<20; k.disk.Excess() > 0 && ctx.Err() == nil; {
+		freed, ok := k.giveUp()
+		if left -= freed; !ok || left < 0 {
 			return false
 		}
 	}
