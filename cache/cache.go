@@ -249,7 +249,7 @@ func (c *Cache) fillDone(r fill.Report) {
 // severity is how much the log is to be told of content that could not be kept: as long as the disk is in trouble that is so of all
 // content, and has been told.
 func (c *Cache) severity(err error) zapcore.Level {
-	if c.keeper.Trouble(err) {
+	if c.keeper.Trouble(err) || c.keeper.Troubled() {
 		return zapcore.DebugLevel
 	}
 	return zapcore.WarnLevel
@@ -313,6 +313,6 @@ func (c *Cache) hold() (release func(), err error) {
 // logged says that a record could not be written: it will be learnt again.
 func (c *Cache) logged(err error) {
 	if err != nil {
-		c.log.Warn("index", zap.Error(err))
+		c.log.Log(c.severity(err), "index", zap.Error(err))
 	}
 }

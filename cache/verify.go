@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -56,9 +58,9 @@ type Wrong struct {
 	Damage Damage        `json:"damage"`
 }
 
-// Sound reports whether nothing was wrong.
+// Sound reports whether nothing was wrong. Leftovers are what every kill leaves, and the next start removes.
 func (r *VerifyReport) Sound() bool {
-	return len(r.Wrong) == 0 && r.Leftovers == 0 && (r.Index == "" || r.Index == index.Missing)
+	return len(r.Wrong) == 0 && (r.Index == "" || r.Index == index.Missing)
 }
 
 // Verify reads all that is kept in a data directory that no process has open, with all processors: what is right is stamped as
@@ -86,6 +88,9 @@ type verifier struct {
 }
 
 func (v *verifier) run(ctx context.Context) (err error) {
+	if _, err := os.Stat(filepath.Join(v.opts.DataDir, "blobs")); err != nil {
+		return fmt.Errorf("%s is no data directory of a mirror: %w", v.opts.DataDir, err)
+	}
 	if v.store, err = disk.Open(ctx, disk.Options{
 		Dir: v.opts.DataDir, MaxSize: v.opts.MaxSize, MinFree: v.opts.MinFree, Look: v.opts.Check}); err != nil {
 		return err

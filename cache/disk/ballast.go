@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,11 +45,16 @@ func (s *Store) Roomy() bool {
 
 // RoomyAt is Roomy for an index in a directory elsewhere, where there is no ballast.
 func RoomyAt(dir string) bool {
+	at, err := os.Open(dir)
+	if err != nil {
+		return true // who opens it will tell
+	}
+	defer at.Close()
 	capacity, err := Capacity(dir)
 	if err != nil {
 		return true
 	}
-	free, err := freeSpace(dir)
+	free, err := freeSpace(at)
 	return err != nil || free > needs(capacity)
 }
 
@@ -104,7 +110,7 @@ var errRoomy = errors.New("there is room")
 
 // Prune makes room for the index to be opened with, on a file system that is full, before the census: it removes what is
 // parked, and then content, of each sample what was used least recently first, until Roomy, or until nothing is left.
-func (s *Store) Prune(ctx context.Context) {
+func (s *Store) Prune(ctx context.Context, gone func(digest.Digest)) {
 	for !s.Roomy() && s.DropOldestParked() {
 	}
 	if s.Roomy() {
@@ -115,24 +121,26 @@ func (s *Store) Prune(ctx context.Context) {
 		if entries = append(entries, dir...); len(entries) < sample {
 			return nil
 		}
-		if s.prune(entries) {
+		if s.prune(entries, gone) {
 			return errRoomy
 		}
 		entries = entries[:0]
 		return nil
 	})
-	s.prune(entries)
+	s.prune(entries, gone)
 }
 
-// prune removes content until there is room.
-func (s *Store) prune(entries []Entry) (roomy bool) {
+// prune removes content until there is room, and tells gone of it.
+func (s *Store) prune(entries []Entry, gone func(digest.Digest)) (roomy bool) {
 	slices.SortFunc(entries, func(a, b Entry) int { return a.Used.Compare(b.Used) })
 	for _, e := range entries {
 		if s.Roomy() {
 			return true
 		}
 		if size, ok := s.Meet(e.Digest); ok {
-			_ = s.Remove(e.Digest, size)
+			if s.Remove(e.Digest, size) == nil {
+				gone(e.Digest)
+			}
 		}
 	}
 	return s.Roomy()

@@ -117,7 +117,7 @@ func TestPruningMakesRoomByWhatWasUsedLeastRecently(t *testing.T) {
 		}
 		return free
 	})
-	s.Prune(t.Context())
+	s.Prune(t.Context(), func(digest.Digest) {})
 	if s.space.of(parked) != 0 || !gone("1") || !gone("2") || gone("3") || gone("4") {
 		t.Errorf("gone: %v %v %v %v", gone("1"), gone("2"), gone("3"), gone("4"))
 	}
@@ -125,7 +125,7 @@ func TestPruningMakesRoomByWhatWasUsedLeastRecently(t *testing.T) {
 		t.Errorf("found %v, %v; %d bytes used", found, err, s.Used())
 	}
 	pour(s, func() int64 { return 0 })
-	s.Prune(t.Context()) // what is counted is not its own any more
+	s.Prune(t.Context(), func(digest.Digest) {}) // what is counted is not its own any more
 	if gone("3") || gone("4") {
 		t.Error("counted content was removed behind who was told of it")
 	}

@@ -126,6 +126,7 @@ func (s *Store) openRoot() (err error) {
 		s.dir, err = s.root.Open(".")
 	}
 	if err == nil {
+		s.space.free = func() (int64, error) { return freeSpace(s.dir) }
 		s.mend(".")
 	}
 	return remedy(err)
@@ -193,13 +194,16 @@ func (s *Store) Dir(name string) string { return filepath.Join(s.opts.Dir, name)
 
 // Probe writes a small file, durably, and removes it: whether anything can be written at all.
 func (s *Store) Probe() error {
-	const name = "partial/probe"
+	const name, kept = "partial/probe", "blobs/probe"
 	f, err := s.createFile(name, 0)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write([]byte("probe\n"))
-	return errors.Join(err, f.Sync(), f.Close(), s.root.Remove(name))
+	if err = errors.Join(err, f.Sync(), f.Close(), s.root.Rename(name, kept)); err != nil {
+		return errors.Join(err, s.root.Remove(name))
+	}
+	return s.root.Remove(kept)
 }
 
 func blobDir(d digest.Digest) string {

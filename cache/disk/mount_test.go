@@ -155,7 +155,7 @@ func TestRootedPruning(t *testing.T) {
 	if s.Roomy() {
 		t.Fatal("there is room")
 	}
-	s.Prune(t.Context())
+	s.Prune(t.Context(), func(digest.Digest) {})
 	free, err := freeSpace(dir)
 	if !s.Roomy() || err != nil || free > s.needs+1<<20 {
 		t.Errorf("%d bytes are free, %d are needed, %v", free, s.needs, err)

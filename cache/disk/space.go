@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrFull says that the content does not fit at the moment: removing other content would help.
@@ -75,7 +78,6 @@ func newSpace(opts Options, capacity int64) *space {
 	s := &space{
 		maxSize: opts.MaxSize, reserve: whole(min(4<<20, opts.MaxSize/32)), margin: whole(min(1<<30, opts.MaxSize/32)),
 		minFree: opts.MinFree, freeMargin: min(1<<30, capacity/32),
-		free:    func() (int64, error) { return freeSpace(opts.Dir) },
 		wanted:  ballastSize(capacity, opts.MaxSize),
 		pressed: make(chan struct{}, 1),
 	}
@@ -357,9 +359,9 @@ const inodes = 128
 
 // freeSpace is how many bytes of the file system an ordinary process may still take: none if there can be no more files, which
 // evicting mends as well. File systems that make inodes as they go state no number of them.
-func freeSpace(dir string) (int64, error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
+func freeSpace(dir *os.File) (int64, error) {
+	var st unix.Statfs_t
+	if err := onDescriptor(dir, func(fd int) error { return unix.Fstatfs(fd, &st) }); err != nil {
 		return 0, fmt.Errorf("statfs: %w", err)
 	}
 	if st.Files > 0 && st.Ffree < min(inodes, st.Files/8) {

@@ -32,7 +32,9 @@ func (k *Keeper) lost(d digest.Digest) {
 	if !ok {
 		// In this order: what is not among the changes any more is written down by now.
 		if k.opts.Listed != nil && !k.changes.went(d) && k.opts.Listed(d) {
-			k.wounds.note(d, DamagedMissing)
+			if k.wounds.note(d, DamagedMissing) {
+				k.log.Error("kept content is gone: somebody has removed its file", zap.Stringer("digest", d))
+			}
 		}
 		return
 	}
@@ -137,19 +139,20 @@ type wounds struct {
 	open map[digest.Digest]Damage
 }
 
-func (w *wounds) note(d digest.Digest, damage Damage) {
+func (w *wounds) note(d digest.Digest, damage Damage) (isNew bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.open == nil {
 		w.open = make(map[digest.Digest]Damage)
 	}
 	if _, ok := w.open[d]; ok {
-		return
+		return false
 	}
 	w.count.Add(1)
 	if len(w.open) < maxWounds {
 		w.open[d] = damage
 	}
+	return true
 }
 
 // heal forgets and returns what had become of content; ok is false if it had not been damaged.

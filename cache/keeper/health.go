@@ -34,6 +34,9 @@ func (k *Keeper) Trouble(err error) (is bool) {
 	return what != ""
 }
 
+// Troubled reports whether the disk is in trouble.
+func (k *Keeper) Troubled() bool { return k.health.now() != "" }
+
 func troubleOf(err error) string {
 	var number syscall.Errno
 	switch {

@@ -101,8 +101,12 @@ func Open(ctx context.Context, opts Options) (*Keeper, error) {
 // index lies in the data directory.
 func (k *Keeper) MakeRoom(ctx context.Context) {
 	if !k.disk.Roomy() {
-		k.log.Warn("the disk is full: content is removed, for the index to be opened")
-		k.disk.Prune(ctx)
+		removed := 0
+		k.disk.Prune(ctx, func(d digest.Digest) {
+			removed++
+			k.changes.note(d, false)
+		})
+		k.log.Warn("the disk is full: content was removed, for the index to be opened", zap.Int("removed", removed))
 	}
 }
 
@@ -221,7 +225,7 @@ func (k *Keeper) Fits(size int64) bool { return k.disk.Fits(size) }
 func (k *Keeper) Pin(content []digest.Digest) { k.recency.pin(content) }
 
 // Repin has that content stay, and no other. The map is the keeper's from now on.
-func (k *Keeper) Repin(content map[digest.Digest]bool) { k.recency.setPinned(content) }
+func (k *Keeper) Repin(content map[digest.Digest]bool) { k.recency.setPinned(content, k.opts.Now()) }
 
 // Pinned reports whether content is to stay.
 func (k *Keeper) Pinned(d digest.Digest) bool { return k.recency.isPinned(d) }

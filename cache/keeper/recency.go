@@ -129,8 +129,8 @@ func (r *recency) touch(d digest.Digest, at time.Time) {
 	if !known && r.early != nil && !r.early[d] {
 		r.early[d], first = true, true
 	}
-	if first && len(r.uses) < maxUses {
-		r.uses = append(r.uses, use{d, at})
+	if first {
+		r.usedLocked(d, at)
 	}
 }
 
@@ -168,32 +168,49 @@ func (r *recency) pin(content []digest.Digest) {
 	}
 	for _, d := range content {
 		r.pinned[d] = true
-		r.policy.Pin(d, true)
+		r.pinLocked(d)
 	}
 }
 
 // setPinned has that content stay, and no other. The map is recency's from now on.
-func (r *recency) setPinned(content map[digest.Digest]bool) {
+func (r *recency) setPinned(content map[digest.Digest]bool, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for d := range r.pinned {
+	was := r.pinned
+	r.pinned = content
+	for d := range was {
 		if !content[d] {
 			r.policy.Pin(d, false)
+			r.usedLocked(d, at)
 		}
 	}
 	for d := range content {
-		if !r.pinned[d] {
-			r.policy.Pin(d, true)
+		if !was[d] {
+			r.pinLocked(d)
 		}
 	}
-	r.pinned = content
 }
 
 func (r *recency) pinLocked(d digest.Digest) {
-	if r.pinned[d] {
+	if r.pinned[d] && r.policy.Has(d) {
 		r.policy.Pin(d, true)
+		r.usedLocked(d, time.Time{})
 	}
 }
+
+// usedLocked has a use taken down. What is pinned is used for ever: who removes content before it is known what is pinned removes
+// what was used longest ago.
+func (r *recency) usedLocked(d digest.Digest, at time.Time) {
+	if r.pinned[d] {
+		at = forever
+	}
+	if len(r.uses) < maxUses {
+		r.uses = append(r.uses, use{d, at})
+	}
+}
+
+// forever is later than any use, and a time that file systems can write.
+var forever = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // isPinned reports whether content is to stay.
 func (r *recency) isPinned(d digest.Digest) bool {
@@ -206,7 +223,7 @@ func (r *recency) isPinned(d digest.Digest) bool {
 func (r *recency) pinnedNow() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.pinned)
+	return r.policy.Pinned()
 }
 
 // len is how much content is known to be on disk.

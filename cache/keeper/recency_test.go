@@ -95,3 +95,32 @@ func TestUseDuringTheCensusCounts(t *testing.T) {
 	}
 	victims(t, r, 2, 5, 1)
 }
+
+// TestWhatIsPinnedIsUsedForEver, for who must remove content before the pins are known, until it is pinned no more.
+func TestWhatIsPinnedIsUsedForEver(t *testing.T) {
+	s := openShop(t, Options{})
+	before, after, other := s.put("before", 100), digest.FromBytes(contentOf("after", 100)), s.put("other", 100)
+	s.Pin([]digest.Digest{before, after})
+	s.put("after", 100)
+	used := func() map[digest.Digest]time.Time {
+		t.Helper()
+		s.takeDownUses()
+		all := make(map[digest.Digest]time.Time)
+		must(t, s.disk.Walk(t.Context(), func(dir []disk.Entry) error {
+			for _, e := range dir {
+				all[e.Digest] = e.Used
+			}
+			return nil
+		}))
+		return all
+	}
+	s.recency.turn()
+	s.Used(before)
+	if at := used(); !at[before].Equal(forever) || !at[after].Equal(forever) || !at[other].Before(time.Now().Add(time.Hour)) {
+		t.Errorf("%v", at)
+	}
+	s.Repin(map[digest.Digest]bool{before: true})
+	if at := used(); !at[before].Equal(forever) || !at[after].Before(time.Now().Add(time.Hour)) {
+		t.Errorf("after unpinning: %v", at)
+	}
+}

@@ -99,14 +99,15 @@ func (k *Keeper) giveUp() (evicted int64, ok bool) {
 }
 
 // relieve evicts until all is below the lower mark, so that who comes next need not wait for it; ok is false if that can't be done. What
-// was to be evicted is evicted once: where a snapshot of the file system has it too that frees nothing, and all would go.
+// was to be evicted is evicted once: where that frees nothing, for a snapshot of the file system has it too or somebody takes what gets
+// free, all would go.
 func (k *Keeper) relieve(ctx context.Context) (ok bool) {
-	excess := k.disk.Excess()
-	for left := excess + 64<<20; k.disk.Excess() > 0 && ctx.Err() == nil; {
+	for left := k.disk.Excess(); k.disk.Excess() > 0 && ctx.Err() == nil; {
 		freed, ok := k.giveUp()
-		if left -= freed; !ok || left < 0 {
+		if !ok || left <= 0 {
 			return false
 		}
+		left -= freed
 	}
 	return true
 }

@@ -62,6 +62,9 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) (err error) {
 		}
 	}()
 	opened, err := openCache(ctx, c, upstreams, metrics, log.Named("cache"))
+	if err != nil && ctx.Err() != nil {
+		return nil // told to stop while it waited for another process to end
+	}
 	if err != nil {
 		return err
 	}
