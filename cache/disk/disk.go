@@ -194,7 +194,8 @@ func (s *Store) Dir(name string) string { return filepath.Join(s.opts.Dir, name)
 
 // Probe writes a small file, durably, and removes it: whether anything can be written at all.
 func (s *Store) Probe() error {
-	const name, kept = "partial/probe", "blobs/probe"
+	const kept = "blobs/probe" // of which a kill leaves one
+	name := fmt.Sprintf("partial/probe-%d", s.puts.Add(1))
 	f, err := s.createFile(name, 0)
 	if err != nil {
 		return err
@@ -203,7 +204,10 @@ func (s *Store) Probe() error {
 	if err = errors.Join(err, f.Sync(), f.Close(), s.root.Rename(name, kept)); err != nil {
 		return errors.Join(err, s.root.Remove(name))
 	}
-	return s.root.Remove(kept)
+	if err := s.root.Remove(kept); !missing(err) { // others may be at the same
+		return err
+	}
+	return nil
 }
 
 func blobDir(d digest.Digest) string {

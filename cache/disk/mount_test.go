@@ -156,7 +156,7 @@ func TestRootedPruning(t *testing.T) {
 		t.Fatal("there is room")
 	}
 	s.Prune(t.Context(), func(digest.Digest) {})
-	free, err := freeSpace(dir)
+	free, err := s.space.free()
 	if !s.Roomy() || err != nil || free > s.needs+1<<20 {
 		t.Errorf("%d bytes are free, %d are needed, %v", free, s.needs, err)
 	}
