@@ -75,3 +75,19 @@ func TestNoDescriptorIsNoDamage(t *testing.T) {
 		t.Errorf("%+v; there %v", st, s.Has(d))
 	}
 }
+
+// TestAFullDiskIsEvicted, and one that can't be written is not: the order would be lost for nothing.
+func TestAFullDiskIsEvicted(t *testing.T) {
+	s := openShop(t, Options{})
+	s.put("first", 100_000)
+	s.put("second", 100_000)
+	s.Trouble(&os.PathError{Op: "write", Path: "content", Err: syscall.EROFS})
+	if _, ok := s.evict(); ok {
+		t.Error("evicted although the disk is read-only")
+	}
+	s.examine()
+	s.Trouble(&os.PathError{Op: "write", Path: "content", Err: syscall.ENOSPC})
+	if _, ok := s.evict(); !ok {
+		t.Error("not evicted although the disk is full")
+	}
+}

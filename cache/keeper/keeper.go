@@ -204,7 +204,7 @@ func (k *Keeper) tend(ctx context.Context) {
 // takeDownUses writes when content was used lately.
 func (k *Keeper) takeDownUses() {
 	for _, u := range k.recency.takeUses() {
-		// What is gone needs none, and what can't be written is an hour's order that a restart forgets.
+		// What is gone needs none, and what can't be written is an order that a restart forgets.
 		_ = k.disk.Note(u.digest, u.at)
 	}
 }

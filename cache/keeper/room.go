@@ -120,7 +120,7 @@ const mostInUse = 1000
 //
 // The order matters to who holds content in memory: it is told after the content has left recency, and before its file goes.
 func (k *Keeper) evict() (freed int64, ok bool) {
-	if k.health.now() != "" && !k.disk.Crowded() { // nothing can be removed either, and to try would lose the order
+	if trouble := k.health.now(); trouble != "" && trouble != full { // nothing can be removed either, and to try would lose the order
 		return 0, false
 	}
 	for range mostInUse {
