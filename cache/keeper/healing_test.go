@@ -14,6 +14,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/entrepot/entrepot/cache/disk"
 )
 
 // watch lets the log be looked at.
@@ -291,6 +293,46 @@ func TestAFileInPlaceOfADirectoryHeals(t *testing.T) {
 			}
 			if _, ok := s.read(d); !ok {
 				t.Error("it does not heal")
+			}
+		})
+	}
+}
+
+// TestFirstByteDoesNotWaitForVerification of content that takes long to read through: it comes, and its last byte if it is right.
+func TestFirstByteDoesNotWaitForVerification(t *testing.T) {
+	for _, damaged := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var hold chan struct{}
+			s := openShop(t, Options{Now: func() time.Time {
+				if hold != nil {
+					<-hold
+				}
+				return time.Now()
+			}})
+			d := s.put("content", 100_000)
+			if damaged {
+				s.flip(d, false)
+			} else {
+				must(t, os.Chtimes(s.path(d), time.Now(), time.Now()))
+			}
+			hold = make(chan struct{})
+			var f *disk.Content
+			var ok bool
+			go func() { f, ok = s.Blob(context.Background(), d) }()
+			<-time.After(2 * patience)
+			close(hold) // for who is being served asks for the time too
+			synctest.Wait()
+			if !ok || !s.Due(f) {
+				t.Fatal("not served while it is being verified, or believed")
+			}
+			w := s.Watch(f, d)
+			got, err := io.ReadAll(w)
+			if damaged == (err == nil) || len(got) < 99_999 || damaged == (len(got) == 100_000) {
+				t.Errorf("damaged %v: %d bytes, %v", damaged, len(got), err)
+			}
+			must(t, w.Close())
+			if s.Has(d) == damaged {
+				t.Errorf("damaged %v, kept %v", damaged, s.Has(d))
 			}
 		})
 	}

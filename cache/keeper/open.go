@@ -16,12 +16,12 @@ import (
 
 // Blob opens content for reading; ok is false if there is none that is fit to be read. Content that has changed since it was verified is
 // verified first, once however many ask for it: it may have been touched, or put there by somebody else, and be right all the same.
-// The caller closes it.
+// What takes too long to verify is returned before that, and is Due. The caller closes it.
 func (k *Keeper) Blob(ctx context.Context, d digest.Digest) (f *disk.Content, ok bool) {
 	f, err := k.disk.Blob(d)
 	if err == nil && f.Verified.IsZero() && !k.unstamped.know(f, d) {
 		f.Close()
-		if k.await(ctx, d) != nil {
+		if err := k.await(ctx, d); err != nil && !errors.Is(err, errSlow) {
 			return nil, false // whoever has read it through has done what is to be done
 		}
 		f, err = k.disk.Blob(d)
@@ -50,6 +50,13 @@ func ownFault(err error) bool {
 	return false
 }
 
+// patience is how long content is waited for that is being verified: clients want an answer within 25 seconds, and some bytes soon
+// after it.
+const patience = 10 * time.Second
+
+// errSlow says that content is still being verified.
+var errSlow = errors.New("content is being verified")
+
 // await has content verified, by one for all who ask at the same time. What that finds is acted upon also if all of them have left.
 func (k *Keeper) await(ctx context.Context, d digest.Digest) error {
 	result := make(chan error, 1)
@@ -57,7 +64,11 @@ func (k *Keeper) await(ctx context.Context, d digest.Digest) error {
 		_, err, _ := k.reading.Do(string(d), func() (any, error) { return nil, k.verify(d) })
 		result <- err
 	})
+	slow := time.NewTimer(patience)
+	defer slow.Stop()
 	select {
+	case <-slow.C:
+		return errSlow
 	case err := <-result:
 		return err
 	case <-ctx.Done():

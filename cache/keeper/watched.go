@@ -11,8 +11,11 @@ import (
 	"github.com/entrepot/entrepot/cache/disk"
 )
 
-// Due reports whether content was verified so long ago that it is to be verified when it is read; or when the clock was ahead.
+// Due reports whether content is to be verified while it is read: it has never been, or so long ago, or when the clock was ahead.
 func (k *Keeper) Due(f *disk.Content) bool {
+	if f.Verified.IsZero() {
+		return true
+	}
 	age := k.opts.Now().Sub(f.Verified)
 	return k.opts.VerifyAfter > 0 && (age > k.opts.VerifyAfter || age < -ahead)
 }
