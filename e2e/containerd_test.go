@@ -60,9 +60,16 @@ func (c *containerd) Pull(ctx context.Context, reference, arch string) (pulled, 
 	return pulled{digest: digest, config: m.Config.Digest.String()}, err
 }
 
+// Run has the output written to a file by what runs the container: ctr itself, when that has ended, may leave before it has read all.
 func (c *containerd) Run(ctx context.Context, reference string) (string, error) {
 	c.containers++
-	return c.ctr(ctx, "run", "--rm", "--runc-root", filepath.Join(c.store, "runc"), "docker.io/"+reference, fmt.Sprintf("hello-%d", c.containers))
+	name := fmt.Sprintf("hello-%d", c.containers)
+	output := filepath.Join(c.store, name+".log")
+	if out, err := c.ctr(ctx, "run", "--rm", "--log-uri", "file://"+output, "--runc-root", filepath.Join(c.store, "runc"), "docker.io/"+reference, name); err != nil {
+		return out, err
+	}
+	printed, err := os.ReadFile(output)
+	return string(printed), err
 }
 
 // containerdDaemon is a containerd that shares nothing with one that the machine may run. dockerd uses it too.
