@@ -157,7 +157,7 @@ func (w *indexWriter) await(t *testing.T, what string, is func(written, refused 
 		if time.Now().After(end) {
 			t.Fatalf("it never happened that %s", what)
 		}
-		time.Sleep(time.Millisecond) // another process: there is no event to wait for
+		<-time.After(time.Millisecond) // another process: there is no event to wait for
 	}
 }
 

@@ -32,7 +32,7 @@ type Content struct {
 	*os.File
 	Size     int64
 	Verified time.Time // when it was verified last; zero if that is not known, or it was changed since
-	Mended   bool      // it could not be opened before its permissions were mended; then it does not count as verified
+	mended   bool      // it could not be opened before its permissions were mended; then it does not count as verified
 
 	store  *Store
 	digest digest.Digest
@@ -101,7 +101,7 @@ func (s *Store) openContent(d digest.Digest, path string) (c *Content, err error
 		f.Close()
 		return nil, err
 	}
-	c = &Content{File: f, Size: st.Size, Mended: mended, store: s, digest: d, mtime: st.Mtim}
+	c = &Content{File: f, Size: st.Size, mended: mended, store: s, digest: d, mtime: st.Mtim}
 	if !mended {
 		c.Verified = s.verified(d, &st)
 	}

@@ -80,8 +80,8 @@ func TestPermissionsAreMended(t *testing.T) {
 					return
 				}
 				c.Close()
-				if unsure := name == blobPath(d); c.Mended != unsure || c.Verified.IsZero() != unsure {
-					t.Errorf("mended: %v, verified %v", c.Mended, c.Verified)
+				if unsure := name == blobPath(d); c.mended != unsure || c.Verified.IsZero() != unsure {
+					t.Errorf("mended: %v, verified %v", c.mended, c.Verified)
 				}
 				if err := errors.Join(s.Evict(d, 7), s.Put(d, []byte("content"))); err != nil {
 					t.Error(err)
@@ -115,8 +115,8 @@ func TestWhatWasMendedStaysUnverified(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			if c.Mended != mended || !c.Verified.IsZero() {
-				t.Errorf("mended: %v, verified %v", c.Mended, c.Verified)
+			if c.mended != mended || !c.Verified.IsZero() {
+				t.Errorf("mended: %v, verified %v", c.mended, c.Verified)
 			}
 			defer c.Close()
 			if mended {

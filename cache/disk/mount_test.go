@@ -311,8 +311,8 @@ func TestRootedForeignFiles(t *testing.T) {
 			return
 		}
 		defer c.Close()
-		if c.Mended || c.Verified.IsZero() || s.Stamp(c, time.Now()) == nil {
-			t.Errorf("mended: %v, verified %v, or stamped by who may not", c.Mended, c.Verified)
+		if c.mended || c.Verified.IsZero() || s.Stamp(c, time.Now()) == nil {
+			t.Errorf("mended: %v, verified %v, or stamped by who may not", c.mended, c.Verified)
 		}
 	}()
 	<-done

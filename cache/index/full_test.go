@@ -33,7 +33,7 @@ func writeOn(dir string) error {
 				written.Add(1)
 			case errors.Is(err, ErrNoRoom):
 				refused.Add(1)
-				time.Sleep(time.Millisecond)
+				<-time.After(time.Millisecond) // of a writer that asks again and again
 			default:
 				failed <- err
 				return
