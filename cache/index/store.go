@@ -83,7 +83,7 @@ func badgerOptions(dir string, log *zap.Logger) badger.Options {
 	// The sizes are for hundreds of thousands of records of 200 bytes in some megabytes of memory. Values stay out of the
 	// value log (all are below the threshold), so that it needs no collection. Tables are compacted by compact alone.
 	return badger.DefaultOptions(dir).
-		WithLogger(logger{log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)).Sugar()}).
+		WithLogger(logger{atLeastWarn(log).Sugar()}).
 		WithBypassLockGuard(true).
 		WithMemTableSize(memTable).WithNumMemtables(2).WithBaseTableSize(2 << 20).
 		WithNumCompactors(0).WithNumLevelZeroTablesStall(1 << 20).
@@ -272,6 +272,14 @@ func (o Options) writable() bool {
 
 // closePatience is how long Badger is waited for: what it writes are a few megabytes.
 const closePatience = 8 * time.Second
+
+// atLeastWarn is a log that takes warnings and what is worse, if it takes them: zap complains about an increase that is none.
+func atLeastWarn(log *zap.Logger) *zap.Logger {
+	if !log.Core().Enabled(zap.WarnLevel) {
+		return log
+	}
+	return log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))
+}
 
 // logger is Badger's view of zap.
 type logger struct{ *zap.SugaredLogger }

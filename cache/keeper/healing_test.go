@@ -190,41 +190,36 @@ func TestADiskThatRefusesToRemoveIsToldOfNowAndThen(t *testing.T) {
 	})
 }
 
-// TestPartsAreNotReadThroughForNothing: content can't be stamped, as on a file system that is read-only, and is read in parts.
-func TestPartsAreNotReadThroughForNothing(t *testing.T) {
-	synctest.Test(t, partsAreNotReadThroughForNothing)
-}
-
-func partsAreNotReadThroughForNothing(t *testing.T) {
-	clock := time.Now()
-	s := openShop(t, Options{VerifyAfter: time.Hour, Now: func() time.Time { return clock }})
-	d := s.put("content", 1<<20)
-	clock = clock.Add(2 * time.Hour)
-	const readers = 10
-	for range readers {
-		f, ok := s.Blob(t.Context(), d)
-		if !ok {
-			t.Fatal("not served")
-		}
-		w := s.Watch(f, d)
-		_, err := io.CopyN(io.Discard, w, 10)
-		must(t, err)
-		must(t, w.Close())
+// TestWhatCannotBeStampedIsRemembered, as on a file system that is read-only: it is read through once, until somebody changes it.
+func TestWhatCannotBeStampedIsRemembered(t *testing.T) {
+	s := openShop(t, Options{VerifyAfter: time.Hour})
+	d := s.put("content", 100_000)
+	touch := func() {
+		t.Helper()
+		must(t, os.Chtimes(s.path(d), time.Time{}, time.Now()))
 	}
-	must(t, immutable(s.path(d), true))
-	defer immutable(s.path(d), false)
-	ctx, cancel := context.WithCancel(t.Context())
-	s.opts.Now = nil
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.verifyRechecks(ctx)
-	}()
-	<-time.After(time.Hour)
-	cancel()
-	<-done
-	if n := s.Stats().Scrubbed; n > 1 {
-		t.Errorf("read through %d times", n)
+	touch()
+	f, err := s.disk.Blob(d)
+	must(t, err)
+	defer f.Close()
+	s.unstamped.note(f, d, time.Now())
+	logs := s.watchLog()
+	again, ok := s.Blob(t.Context(), d)
+	if !ok || s.Due(again) || again.Verified.IsZero() {
+		t.Fatalf("not believed: %v", ok)
+	}
+	again.Close()
+	if stamped, err := s.disk.Blob(d); err != nil || !stamped.Verified.IsZero() {
+		t.Error("read through once more, and stamped")
+	} else {
+		stamped.Close()
+	}
+	s.flip(d, false)
+	if _, ok := s.Blob(t.Context(), d); ok {
+		t.Error("believed after it was changed")
+	}
+	if n := logs.FilterLevelExact(zap.ErrorLevel).Len(); n != 1 {
+		t.Errorf("%d errors are told of one damage", n)
 	}
 }
 
