@@ -142,8 +142,8 @@ func leftByKill(t *testing.T) string {
 // knows all that this one has learnt.
 func TestDamageIsNoHarm(t *testing.T) {
 	left := leftByKill(t)
-	rnd := rand.New(rand.NewPCG(1, 2))
 	noise := func(n int) []byte {
+		rnd := rand.New(rand.NewPCG(1, uint64(n))) // each its own: they run side by side
 		b := make([]byte, n)
 		for i := range b {
 			b[i] = byte(rnd.Uint32())
