@@ -151,7 +151,11 @@ func (c *Cache) openStores(ctx context.Context) (err error) {
 		return err
 	}
 	c.first = c.keeper.Counted()
-	if c.index, err = index.Open(c.indexOptions(ctx)); err != nil {
+	own := c.indexOptions()
+	if own.Claim != nil {
+		c.keeper.MakeRoom(ctx)
+	}
+	if c.index, err = index.Open(own); err != nil {
 		return errors.Join(err, c.keeper.Close())
 	}
 	c.indexOpened()
@@ -159,16 +163,23 @@ func (c *Cache) openStores(ctx context.Context) (err error) {
 }
 
 // indexOptions say where the index is. Within the data directory it has its share of the room there.
-func (c *Cache) indexOptions(ctx context.Context) index.Options {
+func (c *Cache) indexOptions() index.Options {
 	dir := c.opts.IndexDir
 	if dir == "" {
 		dir = filepath.Join(c.opts.DataDir, "index")
 	}
-	if path, err := filepath.Rel(c.opts.DataDir, dir); err == nil && filepath.IsLocal(path) {
-		c.keeper.MakeRoom(ctx)
+	if within(c.opts.DataDir, dir) {
 		return index.Options{Dir: dir, Roomy: c.keeper.Roomy, Claim: c.keeper.Claim, Occupy: c.keeper.Occupy, Mended: c.keeper.Mended, Log: c.log}
 	}
 	return index.Options{Dir: dir, Roomy: func() bool { return keeper.RoomyAt(dir) }, Mended: c.keeper.Mended, Log: c.log}
+}
+
+// within reports whether a path lies in a directory, both as they are written: one may be absolute, and the other not.
+func within(dir, path string) bool {
+	dir, errDir := filepath.Abs(dir)
+	path, errPath := filepath.Abs(path)
+	rel, errRel := filepath.Rel(dir, path)
+	return errDir == nil && errPath == nil && errRel == nil && filepath.IsLocal(rel)
 }
 
 // Close ends what is under way, whose readers get an error, and closes the stores. Complete content is kept.

@@ -12,9 +12,14 @@ import (
 
 // TestAnIndexInTheDataDirectoryCounts: wherever in it that lies.
 func TestAnIndexInTheDataDirectoryCounts(t *testing.T) {
-	for _, name := range []string{"index", "index/", "records"} {
+	for _, name := range []string{"index", "index/", "records", "relative"} {
 		dir := t.TempDir()
-		c, err := open(t.Context(), Options{DataDir: dir, IndexDir: dir + "/" + name, MaxSize: 64 << 20})
+		opts := Options{DataDir: dir, IndexDir: dir + "/" + name, MaxSize: 64 << 20}
+		if name == "relative" {
+			t.Chdir(dir)
+			opts.DataDir = "."
+		}
+		c, err := open(t.Context(), opts)
 		if err != nil {
 			t.Fatal(err)
 		}
