@@ -74,7 +74,7 @@ func (c *Cache) indexOpened() {
 // was wrong. What is not counted yet, or what a disk in trouble does not find, is not gone.
 func (c *Cache) sweepDue() bool {
 	since := c.opts.Now().Sub(c.index.Swept())
-	return (since >= sweepEvery || since < 0) && c.keeper.Counted() && c.keeper.Stats().Trouble == ""
+	return (since >= sweepEvery || since < 0) && c.keeper.Counted() && !c.keeper.Troubled()
 }
 
 // sweep rids the index of records of what is not kept. What the keeper knows is kept, whatever the disk says of it. That a disk has
@@ -86,7 +86,7 @@ func (c *Cache) sweep() {
 		if c.keeper.Knows(d) || c.here(d) || c.fills.InFlight(d) {
 			return true
 		}
-		if c.keeper.Stats().Trouble != "" {
+		if c.keeper.Troubled() {
 			stop()
 		}
 		return ctx.Err() != nil
