@@ -89,28 +89,35 @@ func TestDamageIsToldOfOnce(t *testing.T) {
 	})
 }
 
-// TestCloseWaitsForVerification: who asked has left, and the keeper is being closed.
+// abandonedVerification is of damaged content, that who asked for it has left; it goes on when it is released. It needs a bubble.
+func abandonedVerification(t *testing.T) (s *shop, d digest.Digest, release func()) {
+	t.Helper()
+	var hold chan struct{}
+	s = openShop(t, Options{Now: func() time.Time {
+		if hold != nil {
+			<-hold
+		}
+		return time.Now()
+	}})
+	d = s.put("content", 100_000)
+	s.flip(d, false)
+	hold = make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		if f, ok := s.Blob(ctx, d); ok {
+			f.Close()
+		}
+	}()
+	synctest.Wait()
+	cancel()
+	synctest.Wait()
+	return s, d, func() { close(hold) }
+}
+
+// TestVerificationEndsBeforeClose: who asked has left, and the keeper is being closed.
 func TestVerificationEndsBeforeClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var hold chan struct{}
-		s := openShop(t, Options{Now: func() time.Time {
-			if hold != nil {
-				<-hold
-			}
-			return time.Now()
-		}})
-		d := s.put("content", 100_000)
-		s.flip(d, false)
-		hold = make(chan struct{})
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
-			if f, ok := s.Blob(ctx, d); ok {
-				f.Close()
-			}
-		}()
-		synctest.Wait()
-		cancel()
-		synctest.Wait()
+		s, _, release := abandonedVerification(t)
 		closed := make(chan struct{})
 		k := s.Keeper
 		s.Keeper = nil
@@ -124,7 +131,7 @@ func TestVerificationEndsBeforeClose(t *testing.T) {
 			t.Error("closed while content is being read through")
 		default:
 		}
-		close(hold)
+		release()
 		<-closed
 	})
 }
@@ -132,26 +139,8 @@ func TestVerificationEndsBeforeClose(t *testing.T) {
 // TestDamageThatNobodyWaitsForIsRemoved: who asked for damaged content has left when that is found.
 func TestDamageThatNobodyWaitsForIsRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var hold chan struct{}
-		s := openShop(t, Options{Now: func() time.Time {
-			if hold != nil {
-				<-hold
-			}
-			return time.Now()
-		}})
-		d := s.put("content", 100_000)
-		s.flip(d, false)
-		hold = make(chan struct{})
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
-			if f, ok := s.Blob(ctx, d); ok {
-				f.Close()
-			}
-		}()
-		synctest.Wait()
-		cancel()
-		synctest.Wait()
-		close(hold)
+		s, d, release := abandonedVerification(t)
+		release()
 		synctest.Wait()
 		if s.Has(d) {
 			t.Error("found damaged, and left there")
