@@ -14,18 +14,20 @@ const module = "github.com/entrepot/entrepot"
 
 // arrows says which packages of ours each of ours may import: downwards only.
 var arrows = map[string][]string{
-	"cmd/entrepot":       {"config", "proxy", "cache", "upstream", "upstream/bandwidth"},
-	"config":             {},
-	"proxy":              {"cache", "upstream"},
-	"cache":              {"cache/disk", "cache/index", "cache/keeper", "cache/fill", "cache/relay", "upstream"},
-	"cache/index":        {},
-	"cache/keeper":       {"cache/disk", "cache/policy"},
-	"cache/disk":         {},
-	"cache/fill":         {},
-	"cache/policy":       {},
-	"cache/relay":        {},
-	"upstream":           {"upstream/bandwidth"},
-	"upstream/bandwidth": {},
+	"cmd/entrepot":        {"config", "proxy", "cache", "upstream", "upstream/bandwidth"},
+	"config":              {},
+	"proxy":               {"cache", "upstream"},
+	"cache":               {"cache/disk", "cache/index", "cache/keeper", "cache/fill", "cache/relay", "upstream"},
+	"cache/index":         {},
+	"cache/keeper":        {"cache/disk", "cache/policy"},
+	"cache/disk":          {},
+	"cache/fill":          {},
+	"cache/policy":        {},
+	"cache/relay":         {},
+	"upstream":            {"upstream/bandwidth", "upstream/credential", "upstream/watched"},
+	"upstream/bandwidth":  {},
+	"upstream/credential": {"upstream/watched"},
+	"upstream/watched":    {},
 }
 
 // homes says where alone a library may be imported: each has one reason to be here, and leaks through nothing else.
@@ -40,9 +42,10 @@ var homes = map[string][]string{
 	"github.com/bmatcuk/doublestar":        {"config"},
 	"github.com/schollz/progressbar":       {"cmd/entrepot"},
 	"github.com/cenkalti/backoff":          {"cache/fill", "cache/relay"},
-	"go.uber.org/zap":                      {"cmd/entrepot", "proxy", "cache", "cache/index", "cache/keeper", "upstream"},
+	"go.uber.org/zap":                      {"cmd/entrepot", "proxy", "cache", "cache/index", "cache/keeper", "upstream", "upstream/credential"},
 	"net/http":                             {"cmd/entrepot", "proxy", "cache", "upstream"},
-	"os":                                   {"cmd/entrepot", "config", "proxy", "cache", "cache/index", "cache/disk"},
+	"os":                                   {"cmd/entrepot", "config", "proxy", "cache", "cache/index", "cache/disk", "upstream/credential", "upstream/watched"},
+	"os/exec":                              {"upstream/credential"},
 	"golang.org/x/sync/singleflight":       {"cache", "cache/keeper", "upstream"},
 	"github.com/opencontainers/image-spec": {"proxy", "cache", "cache/index", "upstream"},
 }
