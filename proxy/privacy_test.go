@@ -20,6 +20,7 @@ import (
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/upstream"
+	"github.com/entrepot/entrepot/upstream/credential"
 )
 
 func (m *mirror) damage(d digest.Digest) {
@@ -146,9 +147,7 @@ func TestCredentialsGoWhereTheyBelong(t *testing.T) {
 		t.Fatal(err)
 	}
 	up, err := upstream.New(upstream.Options{Name: "docker.io", Endpoints: []upstream.Endpoint{{URL: endpoint}}, Log: log,
-		Credentials: func() (upstream.Credentials, error) {
-			return upstream.Credentials{Username: "ci", Password: password}, nil
-		}})
+		Logins: []credential.Source{credential.Static(credential.Login{Username: "ci", Password: password})}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,18 +8,27 @@ import (
 	"strings"
 	"time"
 
-	"go.uber.org/zap"
+	"github.com/entrepot/entrepot/upstream/credential"
 )
 
-// authorized asks q of a repository at an endpoint, with what the endpoint is known to want. A 401 is looked at once: its
-// challenge may be news, or the token may have ended early. Only the endpoint's own 401 counts; that of a host that a
-// redirect led to could name any realm.
+// authorized asks q of a repository at an endpoint, as whom q is to be asked.
 func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repository string, to *url.URL) (*http.Response, error) {
-	sent, err := r.authorization(ctx, e, repository, e.challenge())
+	if q.as.presented != "" && e.first {
+		return r.ask(ctx, e, q, to, q.as.presented) // its 401 is the answer: another token is for the client to fetch
+	}
+	return r.authorizedAs(ctx, e.accounts(q.as)[0], q, repository, to)
+}
+
+// authorizedAs asks q with what the endpoint is known to want. A 401 is looked at once: its challenge may be news, the token
+// may have ended early, or the password may have been replaced. Only the endpoint's own 401 counts; that of a host that a
+// redirect led to could name any realm.
+func (r *Registry) authorizedAs(ctx context.Context, a *account, q question, repository string, to *url.URL) (*http.Response, error) {
+	e := a.endpoint
+	sent, err := r.authorization(ctx, a, repository, e.challenge())
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.ask(ctx, e, q, to, sent)
+	resp, err := r.ask(ctx, e, q, to, sent.header)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized || originOf(resp.Request.URL) != e.origin {
 		return resp, err
 	}
@@ -28,17 +37,20 @@ func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repo
 		return resp, nil
 	}
 	e.learn(wanted)
-	r.tokens.drop(tokenKey{e, repository}, sent)
-	renewed, err := r.authorization(ctx, e, repository, wanted)
+	r.tokens.drop(tokenKey{a, repository}, sent.header)
+	if sent.password != (credential.Login{}) {
+		a.source.Refused(sent.password)
+	}
+	renewed, err := r.authorization(ctx, a, repository, wanted)
 	if err != nil {
 		resp.Body.Close()
 		return nil, err
 	}
-	if renewed == sent { // nothing else to offer: the 401 is the answer
+	if renewed.header == sent.header { // nothing else to offer: the 401 is the answer
 		return resp, nil
 	}
 	discard(resp)
-	return r.ask(ctx, e, q, to, renewed)
+	return r.ask(ctx, e, q, to, renewed.header)
 }
 
 // ask is follow on behalf of an endpoint, whose health shows in what becomes of that.
@@ -49,36 +61,28 @@ func (r *Registry) ask(ctx context.Context, e *endpoint, q question, to *url.URL
 	return resp, err
 }
 
-// authorization is the header that meets an endpoint's challenge; none if there is none to meet, or nobody to be.
-func (r *Registry) authorization(ctx context.Context, e *endpoint, repository string, c challenge) (string, error) {
-	switch c.scheme {
-	case bearer:
-		t, err := r.token(ctx, e, repository, c)
-		return t.header(), err
-	case basic:
-		who, err := r.credentials(e)
-		return who.basic(), err
-	}
-	return "", nil
+// authorization is what meets an endpoint's challenge.
+type authorization struct {
+	header   string           // "": there is none to meet, or nobody to be
+	password credential.Login // that the header carries itself; zero: it carries a token, or nothing
 }
 
-// credentials returns who to be at an endpoint. Why that can't be told is for the log alone.
-func (r *Registry) credentials(e *endpoint) (Credentials, error) {
-	if !e.login {
-		return Credentials{}, nil
+func (r *Registry) authorization(ctx context.Context, a *account, repository string, c challenge) (authorization, error) {
+	switch c.scheme {
+	case bearer:
+		t, err := r.token(ctx, a, repository, c)
+		return authorization{header: t.header()}, err
+	case basic:
+		who, err := r.login(ctx, a)
+		return authorization{who.Basic(), who}, err
 	}
-	who, err := r.login()
-	if err != nil {
-		r.log.Error("credentials can't be read", zap.String("registry", r.name), zap.Error(err))
-		return Credentials{}, errCredentials
-	}
-	return who, nil
+	return authorization{}, nil
 }
 
 // realm returns the token server that an endpoint names, if it may be asked by this user. Anyone on the way of a plain
 // http challenge can name a realm, with a certificate or without, and wait for passwords there: a password goes to the
 // endpoint's own origin, from one https origin to another, or to whom the operator has named.
-func (r *Registry) realm(e *endpoint, c challenge, who Credentials) (*url.URL, error) {
+func (r *Registry) realm(e *endpoint, c challenge, who credential.Login) (*url.URL, error) {
 	u, err := url.Parse(c.realm)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
 		return nil, fmt.Errorf("%s names a token realm that is no plain http or https URL", e.url.Host)
@@ -86,11 +90,11 @@ func (r *Registry) realm(e *endpoint, c challenge, who Credentials) (*url.URL, e
 	named := r.realms[strings.ToLower(u.Host)] || r.realms[strings.ToLower(u.Hostname())]
 	switch {
 	case originOf(u) == e.origin || named:
-	case u.Scheme == "https" && (e.url.Scheme == "https" || who == Credentials{}):
+	case u.Scheme == "https" && (e.url.Scheme == "https" || who == credential.Login{}):
 	case u.Scheme == "https":
 		return nil, fmt.Errorf("%s, which is not encrypted, asks for the credentials to be sent to %s: list it in token_realms to allow this",
 			e.url.Host, printable(u.Host, maxMessage))
-	case who != Credentials{}:
+	case who != credential.Login{}:
 		return nil, fmt.Errorf("%s asks for the credentials to be sent to %s, which is not encrypted: list it in token_realms to allow this",
 			e.url.Host, printable(u.Host, maxMessage))
 	case e.url.Scheme != "http" && !strings.EqualFold(u.Hostname(), e.url.Hostname()):

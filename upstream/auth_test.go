@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/entrepot/entrepot/upstream/credential"
 )
 
 // gate is a registry's token authority: guard lets through who bears a token that tokens has issued for the repository.
@@ -123,12 +125,12 @@ func TestAccessTokenServesAsWell(t *testing.T) {
 
 func TestCredentialsGoToTheRealmOfTheirRegistry(t *testing.T) {
 	w, _ := gated(t)
-	if err := resolve(t, w.registry(Options{Credentials: asUser}, "https://registry.test"), repo); err != nil {
+	if err := resolve(t, w.registry(Options{Logins: asUser}, "https://registry.test"), repo); err != nil {
 		t.Fatal(err)
 	}
 	for _, h := range w.requests() {
 		atRealm := strings.HasPrefix(h.URL, "https://auth.test/")
-		if got := h.Header.Get("Authorization"); strings.HasPrefix(got, "Basic ") != atRealm || atRealm && got != user.basic() {
+		if got := h.Header.Get("Authorization"); strings.HasPrefix(got, "Basic ") != atRealm || atRealm && got != user.Basic() {
 			t.Errorf("%s has Authorization %q", h.URL, got)
 		}
 	}
@@ -161,13 +163,13 @@ func TestTokenRealmsThatMayBeAsked(t *testing.T) {
 		{"a user of its own", "https://registry.test", "https://a:s3cret@auth.test", nil, "no plain http or https URL", "no plain http or https URL"},
 		{"no URL", "https://registry.test", "https://a:s3cret", nil, "no plain http or https URL", "no plain http or https URL"},
 	} {
-		for who, want := range map[Credentials]string{user: tt.user, {}: tt.anonymous} {
+		for who, want := range map[credential.Login]string{user: tt.user, {}: tt.anonymous} {
 			t.Run(tt.name+"/"+who.String(), func(t *testing.T) {
 				w := newWorld(t)
 				g := &gate{t: t, realm: tt.realm + "/token", service: "registry"}
 				answer := func(rw http.ResponseWriter, req *http.Request) {
 					if req.URL.Path == "/token" {
-						if got := req.Header.Get("Authorization"); got != who.basic() {
+						if got := req.Header.Get("Authorization"); got != who.Basic() {
 							t.Errorf("the realm receives %q", got)
 						}
 						g.tokens(rw, req)
@@ -179,7 +181,7 @@ func TestTokenRealmsThatMayBeAsked(t *testing.T) {
 				if !strings.EqualFold(strings.TrimSuffix(tt.realm, ":80"), tt.endpoint) && (tt.user == "" || tt.anonymous == "") {
 					w.serve(tt.realm, answer)
 				}
-				r := w.registry(Options{TokenRealms: tt.listed, Credentials: func() (Credentials, error) { return who, nil }}, tt.endpoint)
+				r := w.registry(Options{TokenRealms: tt.listed, Logins: as(who)}, tt.endpoint)
 				err := resolve(t, r, repo)
 				if want == "" {
 					if err != nil {
@@ -210,7 +212,7 @@ func TestRealmsRedirectArrivesWithoutCredentials(t *testing.T) {
 		redirect("https://evil.test/token?"+req.URL.RawQuery)(rw, req)
 	})
 	w.serve("https://evil.test", g.tokens)
-	if err := resolve(t, w.registry(Options{Credentials: asUser}, "https://registry.test"), repo); err != nil {
+	if err := resolve(t, w.registry(Options{Logins: asUser}, "https://registry.test"), repo); err != nil {
 		t.Fatal(err)
 	}
 	for _, h := range w.requests() {
@@ -227,7 +229,7 @@ func TestMirrorsAreAskedAnonymously(t *testing.T) {
 	w, g := gated(t) // registry.test hands out tokens to anybody
 	w.serve("https://one.test", wantBasic(status(404)))
 	w.serve("https://basic.test", wantBasic(serveContent))
-	r := w.registry(Options{Credentials: asUser, TokenRealms: []string{"auth.test"}},
+	r := w.registry(Options{Logins: asUser, TokenRealms: []string{"auth.test"}},
 		"https://one.test", "https://basic.test", "http://dead.test", "https://registry.test")
 	if _, err := r.StatBlob(t.Context(), repo, contentDigest); err != nil {
 		t.Fatal(err)
@@ -246,7 +248,7 @@ func TestMirrorsAreAskedAnonymously(t *testing.T) {
 func TestMirrorNeedsNoCredentialsThatCanBeRead(t *testing.T) {
 	w, _ := gated(t)
 	w.serve("https://one.test", wantBasic(serveContent))
-	r := w.registry(Options{Credentials: func() (Credentials, error) { return user, errors.New("gone") }},
+	r := w.registry(Options{Logins: broken(errors.New("gone"))},
 		"https://one.test", "https://registry.test")
 	if _, err := r.StatBlob(t.Context(), repo, contentDigest); err != nil {
 		t.Error(err)
@@ -257,7 +259,7 @@ func TestBasicIsSentAfterAChallengeAndRemembered(t *testing.T) {
 	w := newWorld(t)
 	w.serve("https://one.test", wantBasic(status(404)))
 	w.serve("https://two.test", serveContent)
-	r := w.registry(Options{Credentials: asUser}, "https://one.test", "https://two.test")
+	r := w.registry(Options{Logins: asUser}, "https://one.test", "https://two.test")
 	for range 2 {
 		if _, err := r.StatBlob(t.Context(), repo, contentDigest); err != nil {
 			t.Fatal(err)
@@ -268,17 +270,17 @@ func TestBasicIsSentAfterAChallengeAndRemembered(t *testing.T) {
 		host, _, _ := strings.Cut(strings.TrimPrefix(h.URL, "https://"), "/")
 		got = append(got, host+" "+h.Header.Get("Authorization"))
 	}
-	want := []string{"one.test ", "one.test " + user.basic(), "two.test ", "one.test " + user.basic(), "two.test "}
+	want := []string{"one.test ", "one.test " + user.Basic(), "two.test ", "one.test " + user.Basic(), "two.test "}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func TestRefusedCredentialsAreTheAnswer(t *testing.T) {
-	for who, requests := range map[Credentials]int{{}: 1, {Username: "ci", Password: "wrong"}: 2} {
+	for who, requests := range map[credential.Login]int{{}: 1, {Username: "ci", Password: "wrong"}: 2} {
 		w := newWorld(t)
 		w.serve("https://registry.test", wantBasic(serveContent))
-		r := w.registry(Options{Credentials: func() (Credentials, error) { return who, nil }}, "https://registry.test")
+		r := w.registry(Options{Logins: as(who)}, "https://registry.test")
 		if e := asError(t, resolve(t, r, repo)); e.Status != 401 || !e.Answered() || len(w.lines()) != requests {
 			t.Errorf("%v: %v after %q", who, e, w.lines())
 		}
@@ -292,7 +294,7 @@ func TestChallengeThatCannotBeMetIsTheAnswer(t *testing.T) {
 			rw.Header().Set("WWW-Authenticate", challenge)
 			status(401)(rw, req)
 		})
-		r := w.registry(Options{Credentials: asUser}, "https://registry.test")
+		r := w.registry(Options{Logins: asUser}, "https://registry.test")
 		_, _, err := r.Manifest(t.Context(), repo, "7", nil)
 		if e := asError(t, err); e.Status != 401 || !e.Answered() || e.Code != "CODE_401" || len(w.lines()) != 1 {
 			t.Errorf("%q: %v after %q", challenge, e, w.lines())
@@ -311,7 +313,7 @@ func TestChallengeFromAnotherHostIsNotMet(t *testing.T) {
 			rw.Header().Set("WWW-Authenticate", challenge)
 			status(401)(rw, req)
 		})
-		r := w.registry(Options{Credentials: asUser}, "https://registry.test")
+		r := w.registry(Options{Logins: asUser}, "https://registry.test")
 		for range 2 {
 			if e := asError(t, resolve(t, r, repo)); e.Status != 401 {
 				t.Error(e)
@@ -366,21 +368,21 @@ func TestMovedRealmIsFound(t *testing.T) {
 }
 
 func TestUnreadableCredentialsAreAnOutage(t *testing.T) {
-	broken := errors.New("open /run/secrets/hub: no such file")
+	reason := errors.New("open /run/secrets/hub: no such file")
 	for _, answer := range []http.HandlerFunc{(&gate{t: t, realm: "https://auth.test/", service: "x"}).guard(serveContent), wantBasic(serveContent)} {
 		w := newWorld(t)
 		w.serve("https://registry.test", answer)
 		core, logs := observer.New(zap.ErrorLevel)
-		r := w.registry(Options{Log: zap.New(core), Credentials: func() (Credentials, error) { return user, broken }}, "https://registry.test")
+		r := w.registry(Options{Log: zap.New(core), Logins: broken(reason)}, "https://registry.test")
 		for n := range 2 {
 			e := asError(t, resolve(t, r, repo))
 			if e.Answered() || !strings.HasSuffix(e.Error(), "the credentials can't be read") || strings.Contains(fmt.Sprintf("%+v", *e), "/run") {
 				t.Error(e)
 			}
-			if errors.Is(e, broken) {
+			if errors.Is(e, reason) {
 				t.Errorf("%v holds the reason", e)
 			}
-			if logs.Len() != n+1 || logs.All()[n].ContextMap()["error"] != broken.Error() {
+			if logs.Len() != n+1 || logs.All()[n].ContextMap()["error"] != reason.Error() {
 				t.Errorf("failure %d: logged %v", n+1, logs.All())
 			}
 		}
@@ -392,7 +394,7 @@ func TestUnreadableCredentialsAreAnOutage(t *testing.T) {
 
 func TestNoSecretIsPrinted(t *testing.T) {
 	const secret = "s3cret"
-	who := Credentials{Username: "ci", Password: secret}
+	who := credential.Login{Username: "ci", Password: secret}
 	challenge := func(realm string) http.HandlerFunc {
 		return func(rw http.ResponseWriter, req *http.Request) {
 			if req.Header.Get("Authorization") == "Bearer "+secret {
@@ -430,7 +432,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 			w.serve("https://auth.test", func(rw http.ResponseWriter, req *http.Request) { tt.token(rw, req) })
 			w.serve("https://cdn.test", func(rw http.ResponseWriter, req *http.Request) { tt.cdn(rw, req) })
 			log, logs := debugLog()
-			r := w.registry(Options{Log: log, Credentials: func() (Credentials, error) { return who, nil }}, "https://registry.test")
+			r := w.registry(Options{Log: log, Logins: as(who)}, "https://registry.test")
 			var printed strings.Builder
 			for range 2 {
 				_, _, err := r.Manifest(t.Context(), repo, "7", nil)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/entrepot/entrepot/upstream/credential"
 )
 
 // asideFor is how long an endpoint that has lied waits behind the others: its fault is more often a bad file or a broken
@@ -37,8 +39,10 @@ type endpoint struct {
 	url      *url.URL
 	origin   origin
 	identity string // equal for two URLs of the same place
-	login    bool   // the first: it may have the credentials, and all others are asked as nobody
+	first    bool   // it may have credentials, and all others are asked as nobody
 	trusted  bool
+	nobody   *account
+	logins   []*account // none: asked as nobody
 
 	mu sync.Mutex
 	// guards following
@@ -53,8 +57,9 @@ type endpoint struct {
 	lastMeasure time.Time
 }
 
-// newEndpoints returns the endpoints of a registry, the first of them trusted if none is.
-func newEndpoints(given []Endpoint) ([]*endpoint, error) {
+// newEndpoints returns the endpoints of a registry, the first of them trusted if none is. That one alone may have the logins:
+// all others are asked as nobody.
+func newEndpoints(given []Endpoint, logins []credential.Source) ([]*endpoint, error) {
 	if len(given) == 0 {
 		return nil, errors.New("no endpoint")
 	}
@@ -70,7 +75,10 @@ func newEndpoints(given []Endpoint) ([]*endpoint, error) {
 		}
 		known[e.identity], trusted = true, trusted || g.Trusted
 		named[e.name] = append(named[e.name], e)
-		e.login, e.trusted = i == 0, g.Trusted
+		e.trusted = g.Trusted
+		if e.first = i == 0; e.first {
+			e.logins = newAccounts(e, logins)
+		}
 		all = append(all, e)
 	}
 	all[0].trusted = all[0].trusted || !trusted
@@ -102,7 +110,9 @@ func newEndpoint(u *url.URL) (*endpoint, error) {
 		base.Path = "/" // what is joined to no path is not rooted
 	}
 	path, home := strings.TrimRight(base.EscapedPath(), "/"), originOf(&base)
-	return &endpoint{name: base.Host + path, url: &base, origin: home, identity: string(home) + path}, nil
+	e := &endpoint{name: base.Host + path, url: &base, origin: home, identity: string(home) + path}
+	e.nobody = &account{endpoint: e}
+	return e, nil
 }
 
 func (e *endpoint) challenge() challenge {

@@ -36,7 +36,7 @@ func TestProbeIsOneAnonymousRequestAtGrowingPauses(t *testing.T) {
 			status(503)(rw, req)
 		})
 		o := &witness{}
-		r := w.registry(Options{Credentials: asUser, Observer: o}, "http://registry.test/hub")
+		r := w.registry(Options{Logins: asUser, Observer: o}, "http://registry.test/hub")
 		var many sync.WaitGroup
 		for range 20 {
 			many.Go(func() { r.Resolve(t.Context(), repo, "7", nil) })
@@ -159,7 +159,7 @@ func TestBlobProbeAsksForOneByteAsTheUser(t *testing.T) {
 			failing(500, &mended, "/blobs/", serveLayer)(rw, req)
 		})
 		o := &witness{}
-		r := w.registry(Options{Credentials: asUser, Observer: o}, "http://registry.test")
+		r := w.registry(Options{Logins: asUser, Observer: o}, "http://registry.test")
 		for range downAt {
 			fetch(t.Context(), r)
 		}
@@ -172,7 +172,7 @@ func TestBlobProbeAsksForOneByteAsTheUser(t *testing.T) {
 		asked := w.requests()
 		last := asked[len(asked)-1]
 		if !strings.HasSuffix(last.URL, "/v2/library/redis/blobs/"+layerDigest.String()) || last.Method != http.MethodGet ||
-			last.Header.Get("Range") != "bytes=0-0" || last.Header.Get("Authorization") != user.basic() {
+			last.Header.Get("Range") != "bytes=0-0" || last.Header.Get("Authorization") != user.Basic() {
 			t.Errorf("probe %+v", last)
 		}
 		o.mu.Lock()

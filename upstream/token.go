@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -15,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/entrepot/entrepot/upstream/credential"
 )
 
 const (
@@ -49,8 +50,9 @@ func (t token) header() string {
 	return "Bearer " + t.value
 }
 
+// tokenKey says what a token is good for: an account knows its endpoint.
 type tokenKey struct {
-	endpoint   *endpoint
+	account    *account
 	repository string
 }
 
@@ -108,15 +110,15 @@ func (ts *tokens) drop(key tokenKey, sent string) {
 	}
 }
 
-// token returns a token that opens a repository at an endpoint. Callers for the same one share a token request, which
+// token returns a token that opens a repository to an account. Callers for the same one share a token request, which
 // belongs to the registry: it goes on when the caller who started it leaves.
-func (r *Registry) token(ctx context.Context, e *endpoint, repository string, c challenge) (token, error) {
-	key := tokenKey{e, repository}
+func (r *Registry) token(ctx context.Context, a *account, repository string, c challenge) (token, error) {
+	key := tokenKey{a, repository}
 	t, ok := r.tokens.lookup(key)
 	if ok && time.Now().Before(t.renewAt) {
 		return t, nil
 	}
-	flight := r.tokens.flights.DoChan(e.name+" "+repository, func() (any, error) { return r.renew(key, c) })
+	flight := r.tokens.flights.DoChan(a.id()+" "+repository, func() (any, error) { return r.renew(key, c) })
 	if ok {
 		return t, nil // still good: the flight is for those who come later
 	}
@@ -151,7 +153,7 @@ func (r *Registry) renew(key tokenKey, c challenge) (token, error) {
 	}
 	if known, isKnown := errors.AsType[*Error](err); !isKnown || !known.Answered() {
 		// The realm may have moved. The endpoint knows where to.
-		key.endpoint.forget(c)
+		key.account.endpoint.forget(c)
 	}
 	if ok {
 		old.renewAt = time.Now().Add(renewPause)
@@ -164,13 +166,34 @@ func (r *Registry) renew(key tokenKey, c challenge) (token, error) {
 func (r *Registry) fetchToken(ctx context.Context, key tokenKey, c challenge) (token, error) {
 	q := question{kind: kindToken, method: http.MethodGet, accept: []string{"application/json"}}
 	q.op = "GET token for " + key.repository
-	who, err := r.credentials(key.endpoint)
+	who, err := r.login(ctx, key.account)
 	if err != nil {
 		return token{}, r.failed(q, err)
 	}
-	realm, err := r.realm(key.endpoint, c, who)
+	t, err := r.tokenFor(ctx, q, key, c, who)
+	if refused(err) && who != (credential.Login{}) {
+		key.account.source.Refused(who)
+		if other, errOther := r.login(ctx, key.account); errOther == nil && other != who {
+			return r.tokenFor(ctx, q, key, c, other)
+		}
+	}
+	return t, err
+}
+
+// refused reports whether an error says that nobody of that name and password is known.
+func refused(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Status == http.StatusUnauthorized
+}
+
+// tokenFor is fetchToken with a login at hand.
+func (r *Registry) tokenFor(ctx context.Context, q question, key tokenKey, c challenge, who credential.Login) (token, error) {
+	realm, err := r.realm(key.account.endpoint, c, who)
 	if err != nil {
 		return token{}, r.failed(q, err)
+	}
+	if who.IdentityToken != "" {
+		return r.fetchTokenByIdentity(ctx, realm, c.service, key.repository, who)
 	}
 	q.op += " from " + printable(realm.Host, maxMessage)
 	query := realm.Query()
@@ -180,29 +203,7 @@ func (r *Registry) fetchToken(ctx context.Context, key tokenKey, c challenge) (t
 	query.Set("scope", "repository:"+key.repository+":pull")
 	realm.RawQuery = query.Encode()
 
-	sent := time.Now()
-	resp, err := r.follow(ctx, q, realm, who.basic())
-	if err != nil {
-		return token{}, r.failed(q, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return token{}, r.refusal(q, resp, originOf(realm))
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
-	if err != nil {
-		return token{}, r.failed(q, causeOf(ctx, err))
-	}
-	value, life, err := parseToken(body, resp.Header.Get("Date"))
-	if err != nil {
-		return token{}, r.unfit(q, resp, "%w", err)
-	}
-	return token{
-		value:   value,
-		renewAt: sent.Add(life * 4 / 5),
-		// It should not end on its way there. For the short-lived ones a second has to do.
-		endAt: sent.Add(life - min(life/20, 10*time.Second)),
-	}, nil
+	return r.tokenAnswer(ctx, q, realm, who.Basic())
 }
 
 // parseToken reads a token server's answer. How long the token has to live is reckoned by the server's clock alone, whatever

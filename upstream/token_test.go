@@ -105,7 +105,7 @@ func TestTokenServersTrouble(t *testing.T) {
 			if tt.answer != nil {
 				w.serve("https://auth.test", tt.answer)
 			}
-			err := resolve(t, w.registry(Options{Credentials: asUser}, "https://registry.test"), repo)
+			err := resolve(t, w.registry(Options{Logins: asUser}, "https://registry.test"), repo)
 			e := asError(t, err)
 			if e.Status != tt.status || e.Answered() != tt.answered || !strings.Contains(e.Error(), tt.err) {
 				t.Errorf("%v (answered %t)", e, e.Answered())
@@ -271,8 +271,8 @@ func TestCloseEndsTokenRequests(t *testing.T) {
 func TestTokensAreBoundedInNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ts tokens
-		e := &endpoint{}
-		key := func(i int) tokenKey { return tokenKey{e, fmt.Sprint(i)} }
+		a := &account{}
+		key := func(i int) tokenKey { return tokenKey{a, fmt.Sprint(i)} }
 		soon, later := time.Now().Add(time.Minute), time.Now().Add(time.Hour)
 		for i := range maxTokens {
 			end := soon

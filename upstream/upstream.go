@@ -37,7 +37,6 @@ package upstream
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -49,9 +48,9 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/entrepot/entrepot/upstream/bandwidth"
+	"github.com/entrepot/entrepot/upstream/credential"
 )
 
 const (
@@ -70,38 +69,6 @@ const (
 	idlePerHost = 32
 )
 
-// Credentials are a user's name and password (or access token) at a registry. The zero value is the anonymous user.
-// However they are printed, the password is not.
-type Credentials struct{ Username, Password string }
-
-// String names the user alone.
-func (c Credentials) String() string {
-	if c == (Credentials{}) {
-		return "anonymous"
-	}
-	return c.Username + ":[hidden]"
-}
-
-// GoString is String, so that %#v hides the password too.
-func (c Credentials) GoString() string { return c.String() }
-
-// MarshalText is String, for what prints by way of JSON or YAML.
-func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
-
-// MarshalLogObject writes the user's name to a log.
-func (c Credentials) MarshalLogObject(e zapcore.ObjectEncoder) error {
-	e.AddString("username", c.Username)
-	return nil
-}
-
-// basic is the Authorization header that carries c; the anonymous user sends none.
-func (c Credentials) basic() string {
-	if c == (Credentials{}) {
-		return ""
-	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.Username+":"+c.Password))
-}
-
 // Observer is told of each request sent upstream and of the bytes that come back. Its methods are called from many
 // goroutines. All its strings but the registry's name are from the lists given here.
 type Observer interface {
@@ -117,15 +84,15 @@ type Observer interface {
 
 // Options say how to reach a registry.
 type Options struct {
-	Name        string                      // the registry's name, for errors, logs and the observer
-	Endpoints   []Endpoint                  // who serves the registry; the first may have the credentials
-	BySpeed     bool                        // prefer endpoints by the measured speed of blobs to those that come first here
-	Credentials func() (Credentials, error) // for the first endpoint alone, asked whenever it needs them; nil: anonymous
-	TokenRealms []string                    // further hosts (host or host:port) that may receive the credentials, over any scheme
-	Limiter     *bandwidth.Limiter          // for blob bodies alone; nil: unlimited
-	Background  *bandwidth.Limiter          // for those that nobody waits for, besides Limiter; nil: unlimited
-	Observer    Observer                    // nil: nobody is told
-	Log         *zap.Logger                 // nil: silent
+	Name        string              // the registry's name, for errors, logs and the observer
+	Endpoints   []Endpoint          // who serves the registry; the first may have the credentials
+	BySpeed     bool                // prefer endpoints by the measured speed of blobs to those that come first here
+	Logins      []credential.Source // for the first endpoint alone; none: anonymous. They end with the registry.
+	TokenRealms []string            // further hosts (host or host:port) that may receive the credentials, over any scheme
+	Limiter     *bandwidth.Limiter  // for blob bodies alone; nil: unlimited
+	Background  *bandwidth.Limiter  // for those that nobody waits for, besides Limiter; nil: unlimited
+	Observer    Observer            // nil: nobody is told
+	Log         *zap.Logger         // nil: silent
 
 	DialTimeout   time.Duration // for a connection, and again for its TLS handshake; zero: 5 s
 	HeaderTimeout time.Duration // for the header of an answer; zero: 15 s
@@ -143,7 +110,6 @@ type Registry struct {
 	name       string
 	endpoints  []*endpoint
 	bySpeed    bool
-	login      func() (Credentials, error)
 	realms     map[string]bool // token hosts the operator has named, in lower case
 	limiter    *bandwidth.Limiter
 	background *bandwidth.Limiter
@@ -173,7 +139,7 @@ type Registry struct {
 
 // New returns the registry that o describes. It does not dial.
 func New(o Options) (*Registry, error) {
-	endpoints, err := newEndpoints(o.Endpoints)
+	endpoints, err := newEndpoints(o.Endpoints, o.Logins)
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", o.Name, err)
 	}
@@ -181,7 +147,6 @@ func New(o Options) (*Registry, error) {
 		name:        o.Name,
 		endpoints:   endpoints,
 		bySpeed:     o.BySpeed,
-		login:       o.Credentials,
 		realms:      make(map[string]bool),
 		limiter:     o.Limiter,
 		background:  o.Background,
@@ -194,11 +159,13 @@ func New(o Options) (*Registry, error) {
 		blobs:       newTransport(o, false),
 		small:       newTransport(o, true),
 	}
-	if r.login == nil {
-		r.login = func() (Credentials, error) { return Credentials{}, nil }
-	}
 	if r.log == nil {
 		r.log = zap.NewNop()
+	}
+	for _, source := range o.Logins {
+		if worker, ok := source.(credential.Worker); ok {
+			worker.LogTo(r.log.With(zap.String("registry", r.name)))
+		}
 	}
 	for _, host := range o.TokenRealms {
 		r.realms[strings.ToLower(host)] = true
@@ -207,13 +174,18 @@ func New(o Options) (*Registry, error) {
 	return r, nil
 }
 
-// Close cancels token requests and probes in flight, waits for them and closes idle connections. Bodies that are being read go on.
+// Close cancels token requests, probes and looks for credentials, waits for them and closes idle connections. Bodies that are being read go on.
 func (r *Registry) Close() {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
 	r.end()
 	r.work.Wait()
+	for _, a := range r.endpoints[0].logins {
+		if worker, ok := a.source.(credential.Worker); ok {
+			worker.Close()
+		}
+	}
 	r.blobs.CloseIdleConnections()
 	r.small.CloseIdleConnections()
 }

@@ -1,39 +1,13 @@
 package upstream
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/zap"
 )
-
-func TestCredentialsHideThePassword(t *testing.T) {
-	c := Credentials{Username: "ci", Password: "hunter2"}
-	log, logs := debugLog()
-	log.Info("a", zap.Any("any", c), zap.Object("object", c), zap.Stringer("stringer", c), zap.Reflect("reflect", c))
-	encoded, err := json.Marshal(map[string]any{"c": c, "p": &c})
-	if err != nil {
-		t.Fatal(err)
-	}
-	printed := fmt.Sprintf("%v %+v %#v %s %q %v %s %v", c, c, c, c, c, &c, encoded, struct{ C Credentials }{c})
-	printed += fmt.Sprint(logs.All()[0].ContextMap())
-	reflected, err := json.Marshal(logs.All()[0].ContextMap())
-	if err != nil {
-		t.Fatal(err)
-	}
-	printed += string(reflected)
-	if strings.Contains(printed, "hunter2") || !strings.Contains(printed, "ci") {
-		t.Error(printed)
-	}
-	if got := (Credentials{}).String(); got != "anonymous" {
-		t.Errorf("nobody is %q", got)
-	}
-}
 
 func TestNewRefusesWhatIsNoEndpoint(t *testing.T) {
 	for _, tt := range []struct{ name, endpoint, err string }{

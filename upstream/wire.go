@@ -55,6 +55,11 @@ type question struct {
 	blob     blobName // the blob that is asked for; zero: none is
 	further  bool     // for a blob that others bring already
 	ifRange  string   // the entity tag that a part of a blob must be of; "": any
+
+	// form is what is posted. It holds secrets, and so goes nowhere but where it is sent first.
+	form url.Values
+
+	as identity // whom it is asked as
 }
 
 // blobName names a blob.
@@ -110,6 +115,9 @@ func (r *Registry) follow(ctx context.Context, q question, start *url.URL, autho
 			return resp, nil
 		}
 		discard(resp)
+		if q.form != nil {
+			return nil, misled{errors.New("redirect of what is posted")}
+		}
 		if hops == maxHops {
 			return nil, misled{fmt.Errorf("more than %d redirects", maxHops)}
 		}
@@ -179,7 +187,15 @@ func (r *Registry) send(ctx context.Context, q question, to *url.URL, home origi
 		transport = r.blobs
 	}
 	start := time.Now()
-	resp, err := transport.RoundTrip((&http.Request{Method: q.method, URL: to, Header: header}).WithContext(ctx))
+	req := (&http.Request{Method: q.method, URL: to, Header: header}).WithContext(ctx)
+	if q.form != nil {
+		text := q.form.Encode()
+		header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Body, req.ContentLength = io.NopCloser(strings.NewReader(text)), int64(len(text))
+		// A connection that turns out to be closed already is no reason to fail.
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

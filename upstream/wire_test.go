@@ -83,7 +83,7 @@ func TestRedirectToAnotherOriginArrivesWithoutAuthorization(t *testing.T) {
 					w.serve(base, step)
 				}
 			}
-			r := w.registry(Options{Credentials: asUser}, tt.endpoint)
+			r := w.registry(Options{Logins: asUser}, tt.endpoint)
 			body, err := r.OpenBlob(t.Context(), wanted(layerDigest, 3, -1))
 			if err != nil {
 				t.Fatal(err)

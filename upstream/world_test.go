@@ -26,6 +26,8 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/entrepot/entrepot/upstream/credential"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -220,9 +222,22 @@ func status(code int) http.HandlerFunc {
 func silent(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }
 
 // user is the operator's credentials in these tests.
-var user = Credentials{Username: "ci", Password: "hunter2"}
+var (
+	user   = credential.Login{Username: "ci", Password: "hunter2"}
+	asUser = as(user)
+)
 
-func asUser() (Credentials, error) { return user, nil }
+func as(who credential.Login) []credential.Source { return []credential.Source{credential.Static(who)} }
+
+// broken are credentials that can't be had.
+func broken(reason error) []credential.Source { return []credential.Source{failingSource{reason}} }
+
+type failingSource struct{ error }
+
+func (f failingSource) Get(context.Context) (credential.Login, error) {
+	return credential.Login{}, f.error
+}
+func (failingSource) Refused(credential.Login) {}
 
 // asError returns err as an *Error, or fails the test.
 func asError(t *testing.T, err error) *Error {

@@ -14,7 +14,7 @@ const module = "github.com/entrepot/entrepot"
 
 // arrows says which packages of ours each of ours may import: downwards only.
 var arrows = map[string][]string{
-	"cmd/entrepot":        {"config", "proxy", "cache", "upstream", "upstream/bandwidth"},
+	"cmd/entrepot":        {"config", "proxy", "cache", "upstream", "upstream/bandwidth", "upstream/credential"},
 	"config":              {},
 	"proxy":               {"cache", "upstream"},
 	"cache":               {"cache/disk", "cache/index", "cache/keeper", "cache/fill", "cache/relay", "upstream"},

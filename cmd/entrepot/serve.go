@@ -23,6 +23,7 @@ import (
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/upstream"
 	"github.com/entrepot/entrepot/upstream/bandwidth"
+	"github.com/entrepot/entrepot/upstream/credential"
 )
 
 func serveCommand(environ []string, log io.Writer) *cobra.Command {
@@ -98,10 +99,7 @@ func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (m
 			Name: name, TokenRealms: r.TokenRealms, Limiter: limiter, Background: background, Observer: metrics, Log: log,
 			UserAgent: "entrepot/" + version(), BySpeed: r.Prefer == "speed",
 			ConnectionsPerBlob: int(r.Connections.PerBlob), ConnectionsPerEndpoint: int(r.Connections.PerEndpoint),
-			Credentials: func() (upstream.Credentials, error) {
-				username, password, err := r.Credentials.Resolve()
-				return upstream.Credentials{Username: username, Password: password}, err
-			},
+			Logins: logins(r.Credentials),
 		}
 		for _, e := range r.Endpoints {
 			u, err := url.Parse(e.URL.String())
@@ -118,6 +116,17 @@ func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (m
 		metrics.WatchEndpoints(name, u.Endpoints)
 	}
 	return opened, nil
+}
+
+// logins are the sources of a registry's credentials: none, or one.
+func logins(c config.Credentials) []credential.Source {
+	switch {
+	case c.PasswordFile != "":
+		return []credential.Source{credential.File(c.Username, c.PasswordFile)}
+	case c.Username != "":
+		return []credential.Source{credential.Static(credential.Login{Username: c.Username, Password: c.Password.Reveal()})}
+	}
+	return nil
 }
 
 func openCache(ctx context.Context, c *config.Config, upstreams map[string]*upstream.Registry, metrics *proxy.Metrics, log *zap.Logger) (*cache.Cache, error) {

@@ -200,7 +200,7 @@ func (r *remembered) land(version int, suspected bool, f found, err error) {
 	r.under = nil
 }
 
-// tellLocked writes about the end of a look that is news. Looks that fail are far between.
+// tellLocked writes about the end of a look what no caller will hear of. Looks that fail are far between.
 func (r *remembered) tellLocked(now time.Time, failedBefore bool, err error) {
 	switch {
 	case err == nil && failedBefore:
@@ -211,7 +211,5 @@ func (r *remembered) tellLocked(now time.Time, failedBefore bool, err error) {
 	case r.has && now.Before(r.have.endAt):
 		r.log.Warn("credentials can't be renewed: the old ones are used on for a while", zap.Error(err),
 			zap.Duration("for", r.have.endAt.Sub(now)))
-	default:
-		r.log.Error("credentials can't be read", zap.Error(err))
 	}
 }

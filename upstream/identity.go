@@ -1,0 +1,60 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/entrepot/entrepot/upstream/credential"
+)
+
+// fetchTokenByIdentity asks a realm that this user may ask for a token to pull from a repository, in exchange for the
+// user's identity token: by OAuth 2.0, as the token specification of distribution has it. It is asked by POST, since the
+// identity token is a password and must be in no URL. Its errors are of type *Error.
+func (r *Registry) fetchTokenByIdentity(ctx context.Context, realm *url.URL, service, repository string, who credential.Login) (token, error) {
+	q := question{kind: kindToken, method: http.MethodPost, accept: []string{"application/json"},
+		op: "POST token for " + repository + " from " + printable(realm.Host, maxMessage)}
+	q.form = url.Values{
+		"grant_type":    {"refresh_token"},
+		"refresh_token": {who.IdentityToken},
+		"client_id":     {"entrepot"},
+		"service":       {service},
+		"scope":         {"repository:" + repository + ":pull"},
+	}
+	t, err := r.tokenAnswer(ctx, q, realm, "")
+	if failed, ok := errors.AsType[*Error](err); ok && failed.Status == http.StatusBadRequest && failed.Code == "invalid_grant" {
+		// So OAuth says of a refresh token what a 401 says of a password.
+		failed.Status, failed.hearsay = http.StatusUnauthorized, false
+	}
+	return t, err
+}
+
+// tokenAnswer asks a token server, and reads the token off its answer.
+func (r *Registry) tokenAnswer(ctx context.Context, q question, realm *url.URL, authorization string) (token, error) {
+	sent := time.Now()
+	resp, err := r.follow(ctx, q, realm, authorization)
+	if err != nil {
+		return token{}, r.failed(q, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return token{}, r.refusal(q, resp, originOf(realm))
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))
+	if err != nil {
+		return token{}, r.failed(q, causeOf(ctx, err))
+	}
+	value, life, err := parseToken(body, resp.Header.Get("Date"))
+	if err != nil {
+		return token{}, r.unfit(q, resp, "%w", err)
+	}
+	return token{
+		value:   value,
+		renewAt: sent.Add(life * 4 / 5),
+		// It should not end on its way there. For the short-lived ones a second has to do.
+		endAt: sent.Add(life - min(life/20, 10*time.Second)),
+	}, nil
+}
