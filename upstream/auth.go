@@ -53,10 +53,18 @@ func (r *Registry) authorizedAs(ctx context.Context, a *account, q question, rep
 	return r.ask(ctx, e, q, to, renewed.header)
 }
 
-// ask is follow on behalf of an endpoint, whose health shows in what becomes of that.
-func (r *Registry) ask(ctx context.Context, e *endpoint, q question, to *url.URL, authorization string) (*http.Response, error) {
+// ask is follow on behalf of an endpoint, by its door; how it fares shows in what becomes of that.
+func (r *Registry) ask(ctx context.Context, e *endpoint, q question, to *url.URL, authorization string) (resp *http.Response, err error) {
+	door := &e.health[q.traffic()].door
+	if q.kind != kindProbe {
+		if err := door.enter(ctx); err != nil {
+			return nil, err
+		}
+		// After what was heard has shut the door, if it has: else one who waits would take the place.
+		defer func() { door.leave(isAnswer(resp, err)) }()
+	}
 	since := time.Now()
-	resp, err := r.follow(ctx, q, to, authorization)
+	resp, err = r.follow(ctx, q, to, authorization)
 	r.hear(ctx, e, q, since, resp, err)
 	return resp, err
 }

@@ -107,7 +107,7 @@ func (r *Registry) openBlob(ctx context.Context, e *endpoint, q question, req Bl
 	if err != nil {
 		cancel(nil)
 		speed := hopeless
-		if caller.Err() != nil || errors.Is(err, errRangeless) { // the endpoint has not failed
+		if caller.Err() != nil || errors.Is(err, errRangeless) || !wasAsked(err) { // the endpoint has not failed
 			speed = 0
 		}
 		e.leave(speed)

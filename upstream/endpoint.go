@@ -26,7 +26,7 @@ type Endpoint struct {
 // EndpointStatus is how an endpoint fares, for metrics.
 type EndpointStatus struct {
 	Name        string  // host[:port] and path of its URL, unique within the registry: by its scheme, if nothing else differs
-	Up          bool    // whether it serves, blobs as well as all else; for what it does not serve it is asked after those that do
+	Up          bool    // whether it serves: blobs as well as all else, and tokens; for what it does not serve it is asked after those that do, if at all
 	Aside       bool    // whether it is asked for blobs after all others, because it lied
 	Lies        int64   // how often it lied, ever
 	Connections int     // blob streams open now, or being opened
@@ -47,6 +47,7 @@ type endpoint struct {
 	mu sync.Mutex
 	// guards following
 	known       challenge // its last usable challenge; zero before the first
+	realm       origin    // of the token server that was asked last on its behalf; "" before the first
 	health      [len(traffics)]health
 	throttled   time.Time // until then it is to be spared further blob streams
 	rangeless   time.Time // until then it is taken to ignore ranges

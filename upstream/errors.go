@@ -104,7 +104,11 @@ func (r *Registry) failed(q question, err error) *Error {
 	if known, ok := errors.AsType[*Error](err); ok {
 		return known
 	}
-	return &Error{Registry: r.name, Op: q.op, Err: bare(err)}
+	e := &Error{Registry: r.name, Op: q.op, Err: bare(err)}
+	if shut, ok := errors.AsType[*shutError](err); ok {
+		e.RetryAfter = max(shut.next, time.Second)
+	}
+	return e
 }
 
 // unfit is the error of an answer whose status promised what the rest of it does not keep.

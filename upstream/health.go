@@ -10,17 +10,18 @@ import (
 )
 
 // traffic is a sort of request that fares by itself: behind one endpoint, blobs come from other machines than all that is
-// small, and either may be out of order while the other is well.
+// small, tokens from whom it names, and each may be out of order while the others are well.
 type traffic int
 
 const (
 	small traffic = iota
 	blobs
+	realms
 )
 
-var traffics = [...]traffic{small, blobs}
+var traffics = [...]traffic{small, blobs, realms}
 
-func (t traffic) String() string { return [...]string{"all but blobs", "blobs"}[t] }
+func (t traffic) String() string { return [...]string{"all but blobs", "blobs", "tokens"}[t] }
 
 const (
 	// downAt is the weight of faults in a row at which an endpoint is down. A 5xx weighs one, because a single one may be
@@ -37,17 +38,48 @@ const (
 )
 
 // health is how an endpoint fares with one sort of traffic.
+//
+// One that is down is asked after all that are up. If it is down because it is not there, its door is shut besides, and it is
+// not asked at all until a probe, or what was under way, has had an answer. A 500 is the word of somebody who is there, about
+// this request for all that is known; and content that breaks off tells of a connection.
 type health struct {
-	faults     int // in a row, by weight
-	fell, rose time.Time
-	pause      time.Duration      // the latest before a probe
-	endProbe   context.CancelFunc // while it is down
+	door           door
+	faults, absent int // in a row, by weight: all, and those of who is not there
+	fell, rose     time.Time
+	pause          time.Duration      // the latest before a probe
+	endProbe       context.CancelFunc // while it is down
 }
 
 func (h *health) down() bool { return h.faults == downAt }
 
-// hear notes what an endpoint, or where that has led it, made of q since it was sent. It is not told of token requests, since
-// a token server is no part of the endpoint that names it: a probe could not tell when it is back.
+// fault is what went wrong with a request to an endpoint.
+type fault struct {
+	q      question
+	since  time.Time // when the request began
+	weight int
+	absent bool // as if nobody was there
+	cause  error
+}
+
+// isGateway reports whether a status is the word of one who stands before a server that is not there.
+func isGateway(status int) bool {
+	switch status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
+}
+
+// isAnswer reports whether somebody was there to answer a request.
+func isAnswer(resp *http.Response, err error) bool {
+	if err != nil {
+		_, answered := errors.AsType[misled](err)
+		return answered
+	}
+	return !isGateway(resp.StatusCode)
+}
+
+// hear notes what an endpoint, or where that has led it, or the token server that it names, made of q since it was sent.
 //
 // An answer that promises content is no success yet: that is told by the end of the content.
 func (r *Registry) hear(ctx context.Context, e *endpoint, q question, since time.Time, resp *http.Response, err error) {
@@ -62,33 +94,33 @@ func (r *Registry) hear(ctx context.Context, e *endpoint, q question, since time
 		}
 	case status == http.StatusNotImplemented: // speaks of the method and not of the day
 	case status >= http.StatusInternalServerError:
-		r.fault(e, q.traffic(), 1, errors.New(resp.Status), q.blob)
-	case q.traffic() == small && (status != http.StatusOK || q.method == http.MethodHead):
-		r.revive(e, small, since)
+		r.fault(e, q.traffic(), fault{q: q, since: since, weight: 1, absent: isGateway(status), cause: errors.New(resp.Status)})
+	case q.traffic() == realms, q.traffic() == small && (status != http.StatusOK || q.method == http.MethodHead):
+		r.revive(e, q.traffic(), since)
 	}
 }
 
-// silence notes that q brought no answer. Of the endpoint's own origin that is about all traffic; of a host that it
-// redirects to, about what is found there.
+// silence notes that q brought no answer. Of the endpoint's own origin that is about all that is asked of it; of a host that it
+// redirects to, about what is found there, and of a token server about tokens.
 func (r *Registry) silence(ctx context.Context, e *endpoint, q question, since time.Time, err error) {
-	if _, answered := errors.AsType[misled](err); answered || !isFault(ctx, since) {
+	if isAnswer(nil, err) || !wasAsked(err) || !isFault(ctx, since) {
 		return
 	}
 	_, elsewhere := errors.AsType[abroad](err)
 	for _, t := range traffics {
-		if t == q.traffic() || !elsewhere {
-			r.fault(e, t, downAt, err, q.blob)
+		if t == q.traffic() || !elsewhere && q.traffic() != realms && t != realms {
+			r.fault(e, t, fault{q: q, since: since, weight: downAt, absent: true, cause: err})
 		}
 	}
 }
 
 // broke notes that the content which answers q broke off, or stopped. It reports whether that is the endpoint's fault.
 func (r *Registry) broke(ctx context.Context, e *endpoint, q question, since time.Time, err error) bool {
-	fault := isFault(ctx, since)
-	if fault {
-		r.fault(e, q.traffic(), downAt, err, q.blob)
+	faulty := isFault(ctx, since)
+	if faulty {
+		r.fault(e, q.traffic(), fault{q: q, since: since, weight: downAt, cause: err})
 	}
-	return fault
+	return faulty
 }
 
 // isFault reports whether what failed under ctx, begun at since, is to be blamed on who was asked: not if the caller has
@@ -104,16 +136,22 @@ func isFault(ctx context.Context, since time.Time) bool {
 	}
 }
 
-// fault counts a fault of an endpoint with some traffic. The one that brings it down starts its probe, for the blob that
-// was asked for if that is known.
+// fault counts a fault of an endpoint with some traffic. The one that brings it down starts its probe, for what was asked for
+// then; the one that shows that it is not there shuts its door.
 //
 // There is one probe of an endpoint's traffic at most: only a fall starts one, and between two falls there was a recovery,
-// which cancels the earlier under the same lock that the later is made under.
-func (r *Registry) fault(e *endpoint, t traffic, weight int, cause error, sample blobName) {
+// which cancels the earlier under the same lock that the later is made under. And there is one as long as the door is shut:
+// what shuts it has brought the endpoint down, and what opens it is the recovery.
+func (r *Registry) fault(e *endpoint, t traffic, f fault) {
 	e.mu.Lock()
 	h := &e.health[t]
-	falls := !h.down() && h.faults+weight >= downAt
-	h.faults = min(h.faults+weight, downAt)
+	falls := !h.down() && h.faults+f.weight >= downAt
+	h.faults = min(h.faults+f.weight, downAt)
+	if !f.absent {
+		h.absent = 0
+	} else if h.absent = min(h.absent+f.weight, downAt); h.absent == downAt {
+		h.door.shutFor(bare(f.cause), f.since)
+	}
 	if !falls {
 		e.mu.Unlock()
 		return
@@ -126,11 +164,11 @@ func (r *Registry) fault(e *endpoint, t traffic, weight int, cause error, sample
 	h.endProbe = cancel
 	e.mu.Unlock()
 	r.log.Warn("endpoint is down", zap.String("registry", r.name), zap.String("endpoint", e.name), zap.Stringer("for", t),
-		zap.String("error", printable(bare(cause).Error(), maxCause)))
+		zap.String("error", printable(bare(f.cause).Error(), maxCause)))
 	if r.enter() {
 		go func() {
 			defer r.work.Done()
-			r.probe(ctx, e, t, sample)
+			r.probe(ctx, e, t, f.q)
 		}()
 	}
 }
@@ -145,13 +183,43 @@ func (r *Registry) revive(e *endpoint, t traffic, since time.Time) {
 		return
 	}
 	rises := h.down()
-	h.faults = 0
+	h.faults, h.absent = 0, 0
 	if rises {
 		h.rose = time.Now()
 		h.endProbe()
+		h.door.open()
 	}
 	e.mu.Unlock()
 	if rises {
 		r.log.Info("endpoint is back", zap.String("registry", r.name), zap.String("endpoint", e.name), zap.Stringer("for", t))
 	}
 }
+
+// named notes whose tokens an endpoint wants. How another token server fared says nothing of this one.
+func (r *Registry) named(e *endpoint, realm origin) {
+	e.mu.Lock()
+	moved := e.realm != "" && e.realm != realm
+	e.realm = realm
+	e.mu.Unlock()
+	if moved {
+		r.revive(e, realms, time.Now())
+	}
+}
+
+// Down reports whether nobody can be asked what a tag names: the registry is offline, or each endpoint that may say so is known not
+// to be there. Then what would have to be asked fails at once.
+func (r *Registry) Down() bool {
+	if r.offline.Load() {
+		return true
+	}
+	for _, e := range r.endpoints {
+		if e.trusted && e.health[small].door.isShut() == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// SetOffline says whether nobody is to be asked for anything: all that would go on the wire then fails with ErrOffline. What is on
+// it already is not disturbed.
+func (r *Registry) SetOffline(offline bool) { r.offline.Store(offline) }

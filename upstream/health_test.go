@@ -69,8 +69,8 @@ func TestWhatBringsAnEndpointDown(t *testing.T) {
 		{"web page", answer(200, nil, "Content-Type", "text/html"), nil, 0},
 		{"redirect to nowhere", redirect("ftp://cdn.test"), nil, 0},
 		{"redirects without end", redirect("/again"), nil, 0},
-		{"token server is dead", challengeWith(`Bearer realm="http://dead.test/"`), nil, 0},
-		{"token server is out of order", challengeWith(`Bearer realm="http://broken.test/"`), nil, 0},
+		{"token server is dead", challengeWith(`Bearer realm="http://dead.test/"`), nil, 1},
+		{"token server is out of order", challengeWith(`Bearer realm="http://broken.test/"`), nil, 3},
 		{"caller leaves before the answer", silent, leave, 0},
 		{"caller leaves the body", sendAndStop(5000), leave, 0},
 		{"caller closes the body", sendAndStop(5000), closeEarly, 0},
@@ -179,12 +179,17 @@ func TestFailoverAndReturn(t *testing.T) {
 	})
 }
 
-func TestEndpointThatIsDownIsAskedWhenAllAre(t *testing.T) {
+func TestEndpointThatFailsIsAskedWhenAllDo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
+		var mended atomic.Bool
+		w.serve("http://one.test", status(500))
+		w.serve("http://two.test", failing(500, &mended, "", serveLayer))
 		r := w.registry(Options{}, "http://one.test", "http://two.test")
-		fetch(t.Context(), r)
-		w.serve("http://two.test", serveLayer)
+		for range downAt {
+			fetch(t.Context(), r)
+		}
+		mended.Store(true)
 		if from, err := fetch(t.Context(), r); from != "two.test" || err != nil {
 			t.Errorf("from %q with %v", from, err)
 		}
@@ -204,7 +209,7 @@ func TestRecoveryByTrafficEndsTheProbe(t *testing.T) {
 		w := newWorld(t)
 		w.serve("http://registry.test", func(rw http.ResponseWriter, req *http.Request) {
 			if broken.Load() {
-				status(503)(rw, req)
+				status(500)(rw, req)
 			} else {
 				serveLayer(rw, req)
 			}

@@ -14,7 +14,7 @@ import (
 // fetchTokenByIdentity asks a realm that this user may ask for a token to pull from a repository, in exchange for the
 // user's identity token: by OAuth 2.0, as the token specification of distribution has it. It is asked by POST, since the
 // identity token is a password and must be in no URL. Its errors are of type *Error.
-func (r *Registry) fetchTokenByIdentity(ctx context.Context, realm *url.URL, service, repository string, who credential.Login) (token, error) {
+func (r *Registry) fetchTokenByIdentity(ctx context.Context, e *endpoint, realm *url.URL, service, repository string, who credential.Login) (token, error) {
 	q := question{kind: kindToken, method: http.MethodPost, accept: []string{"application/json"},
 		op: "POST token for " + repository + " from " + printable(realm.Host, maxMessage)}
 	q.form = url.Values{
@@ -24,7 +24,7 @@ func (r *Registry) fetchTokenByIdentity(ctx context.Context, realm *url.URL, ser
 		"service":       {service},
 		"scope":         {"repository:" + repository + ":pull"},
 	}
-	t, err := r.tokenAnswer(ctx, q, realm, "")
+	t, err := r.tokenAnswer(ctx, e, q, realm, "")
 	if failed, ok := errors.AsType[*Error](err); ok && failed.Status == http.StatusBadRequest && failed.Code == "invalid_grant" {
 		// So OAuth says of a refresh token what a 401 says of a password.
 		failed.Status, failed.hearsay = http.StatusUnauthorized, false
@@ -32,10 +32,12 @@ func (r *Registry) fetchTokenByIdentity(ctx context.Context, realm *url.URL, ser
 	return t, err
 }
 
-// tokenAnswer asks a token server, and reads the token off its answer.
-func (r *Registry) tokenAnswer(ctx context.Context, q question, realm *url.URL, authorization string) (token, error) {
+// tokenAnswer asks the token server that an endpoint names, and reads the token off its answer.
+func (r *Registry) tokenAnswer(ctx context.Context, e *endpoint, q question, realm *url.URL, authorization string) (token, error) {
 	sent := time.Now()
-	resp, err := r.follow(ctx, q, realm, authorization)
+	q.realm = realm
+	r.named(e, originOf(realm))
+	resp, err := r.ask(ctx, e, q, realm, authorization)
 	if err != nil {
 		return token{}, r.failed(q, err)
 	}

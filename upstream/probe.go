@@ -6,35 +6,42 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"time"
 )
 
-// An endpoint that is down is probed after firstProbe, and then at doubling pauses of lastProbe at most: who restarts a
-// mirror sees it used again within half a minute, and one that is gone for good costs a few small requests a minute.
+// An endpoint that is down is probed after firstProbe, and then at growing pauses of lastProbe at most, from the start of one
+// to that of the next. A probe takes no longer than that either. So who is back is seen to be within 30 s: one probe that began
+// too early has ended by then, and the next has begun. The first ones are soon, as its door may be shut to all meanwhile, and
+// one that is gone for good costs four small requests a minute.
 const (
-	firstProbe = 2 * time.Second
-	lastProbe  = 30 * time.Second
+	firstProbe = 250 * time.Millisecond
+	lastProbe  = 15 * time.Second
 )
 
 // patient is from which probe on an endpoint that greets is taken to bring blobs again, though not the one that it failed at: that
 // one may be rotten there for good, and with another endpoint at hand no request would ever find out about the rest. If
 // they fail too, it is down again, and for longer.
-const patient = 6
+const patient = 15
 
 // probe asks an endpoint whether it is back for some traffic until it is, or ctx ends. The jitter keeps many mirrors of one
 // registry from asking in step.
-func (r *Registry) probe(ctx context.Context, e *endpoint, t traffic, sample blobName) {
+func (r *Registry) probe(ctx context.Context, e *endpoint, t traffic, sample question) {
+	since := time.Now()
 	for tries := 1; ; tries++ {
 		if tries >= patient {
-			sample = blobName{}
+			sample.blob = blobName{}
 		}
 		pause := e.nextPause(t)
+		next := since.Add(pause - rand.N(pause/4))
+		e.health[t].door.probedAt(next)
 		select {
-		case <-time.After(pause - rand.N(pause/4)):
+		case <-time.After(time.Until(next)):
 		case <-ctx.Done():
 			return
 		}
-		if since := time.Now(); r.isBack(ctx, e, t, sample) {
+		since = time.Now()
+		if r.isBack(ctx, e, t, sample) {
 			r.revive(e, t, since)
 			return
 		}
@@ -47,25 +54,29 @@ func (e *endpoint) nextPause(t traffic) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h := &e.health[t]
-	h.pause = min(max(2*h.pause, firstProbe), lastProbe)
+	h.pause = min(max(h.pause*3/2, firstProbe), lastProbe)
 	return h.pause
 }
 
 // isBack asks for what the traffic is about. A fall for blobs that no blob was asked for in was one of all traffic.
-func (r *Registry) isBack(ctx context.Context, e *endpoint, t traffic, sample blobName) bool {
-	ctx, cancel := context.WithTimeoutCause(ctx, smallTimeout, errSlow)
+func (r *Registry) isBack(ctx context.Context, e *endpoint, t traffic, sample question) bool {
+	ctx, cancel := context.WithTimeoutCause(ctx, lastProbe, errSlow)
 	defer cancel()
-	if t == small || sample == (blobName{}) {
-		return r.greets(ctx, e)
+	switch {
+	case t == blobs && sample.blob != blobName{}:
+		return r.brings(ctx, e, sample.blob)
+	case t == realms:
+		return r.greets(ctx, sample.realm)
 	}
-	return r.brings(ctx, e, sample)
+	return r.greets(ctx, e.url.JoinPath("v2/"))
 }
 
-// greets reports whether an endpoint answers at /v2/ by more than an excuse. It asks as nobody, so that the answer costs
-// neither side a token; a challenge is an answer too, and so is a 429, as asking on would only prolong that.
-func (r *Registry) greets(ctx context.Context, e *endpoint) bool {
+// greets reports whether who is asked at a URL answers by more than an excuse: an endpoint at /v2/, a token server where tokens
+// are had. It asks as nobody, so that the answer of an endpoint costs neither side a token; a challenge is an answer too, and
+// so is a 429, as asking on would only prolong that.
+func (r *Registry) greets(ctx context.Context, at *url.URL) bool {
 	q := question{kind: kindProbe, method: http.MethodGet}
-	resp, err := r.send(ctx, q, e.url.JoinPath("v2/"), e.origin, "")
+	resp, err := r.send(ctx, q, at, originOf(at), "")
 	if err != nil {
 		return false
 	}

@@ -243,6 +243,12 @@ func (r *Registry) answer(ctx context.Context, e *endpoint, q question, reposito
 	if !plainPath(repository) || !plainPath(resource) {
 		return nil, errors.New("not a name that can be asked for")
 	}
+	if q.kind != kindProbe {
+		// Before anything is asked on behalf of this: a token, say.
+		if err := e.health[q.traffic()].door.isShut(); err != nil {
+			return nil, err
+		}
+	}
 	to := e.url.JoinPath("v2", repository, resource)
 	to.RawQuery = query.Encode()
 	resp, err := r.authorized(ctx, e, q, repository, to)

@@ -193,7 +193,7 @@ func (r *Registry) tokenFor(ctx context.Context, q question, key tokenKey, c cha
 		return token{}, r.failed(q, err)
 	}
 	if who.IdentityToken != "" {
-		return r.fetchTokenByIdentity(ctx, realm, c.service, key.repository, who)
+		return r.fetchTokenByIdentity(ctx, key.account.endpoint, realm, c.service, key.repository, who)
 	}
 	q.op += " from " + printable(realm.Host, maxMessage)
 	query := realm.Query()
@@ -203,7 +203,7 @@ func (r *Registry) tokenFor(ctx context.Context, q question, key tokenKey, c cha
 	query.Set("scope", "repository:"+key.repository+":pull")
 	realm.RawQuery = query.Encode()
 
-	return r.tokenAnswer(ctx, q, realm, who.Basic())
+	return r.tokenAnswer(ctx, key.account.endpoint, q, realm, who.Basic())
 }
 
 // parseToken reads a token server's answer. How long the token has to live is reckoned by the server's clock alone, whatever

@@ -33,21 +33,23 @@ func TestWhatTrafficAFaultIsAbout(t *testing.T) {
 		name   string
 		answer http.HandlerFunc // nil: nobody listens
 		ask    func(context.Context, *Registry)
-		down   []bool // small, blobs
+		down   []bool // small, blobs, realms
 	}{
-		{"nobody listens to a blob request", nil, blob, []bool{true, true}},
-		{"nobody listens to a manifest request", nil, manifest, []bool{true, true}},
-		{"silence for a blob", silent, blob, []bool{true, true}},
-		{"silence for a manifest", silent, manifest, []bool{true, true}},
-		{"500 for blobs", status(500), blob, []bool{false, true}},
-		{"500 for manifests", status(500), manifest, []bool{true, false}},
-		{"blobs from a dead host", redirect("http://dead.test/"), blob, []bool{false, true}},
-		{"blobs from a silent host", redirect("http://silent.test/"), blob, []bool{false, true}},
-		{"manifests from a dead host", redirect("http://dead.test/"), manifest, []bool{true, false}},
-		{"blob cut off", answer(200, layer[:5000], "Content-Length", "262144"), blob, []bool{false, true}},
-		{"blob stalled", sendAndStop(5000), blob, []bool{false, true}},
-		{"manifest cut off", answer(200, content[:5], "Content-Type", manifestType, "Content-Length", "19"), manifest, []bool{true, false}},
-		{"manifest stalled", sendAndStop(5), manifest, []bool{true, false}},
+		{"nobody listens to a blob request", nil, blob, []bool{true, true, false}},
+		{"nobody listens to a manifest request", nil, manifest, []bool{true, true, false}},
+		{"silence for a blob", silent, blob, []bool{true, true, false}},
+		{"silence for a manifest", silent, manifest, []bool{true, true, false}},
+		{"500 for blobs", status(500), blob, []bool{false, true, false}},
+		{"500 for manifests", status(500), manifest, []bool{true, false, false}},
+		{"blobs from a dead host", redirect("http://dead.test/"), blob, []bool{false, true, false}},
+		{"blobs from a silent host", redirect("http://silent.test/"), blob, []bool{false, true, false}},
+		{"manifests from a dead host", redirect("http://dead.test/"), manifest, []bool{true, false, false}},
+		{"blob cut off", answer(200, layer[:5000], "Content-Length", "262144"), blob, []bool{false, true, false}},
+		{"blob stalled", sendAndStop(5000), blob, []bool{false, true, false}},
+		{"manifest cut off", answer(200, content[:5], "Content-Type", manifestType, "Content-Length", "19"), manifest, []bool{true, false, false}},
+		{"token server is dead", challengeWith(`Bearer realm="http://dead.test/"`), manifest, []bool{false, false, true}},
+		{"token server is silent", challengeWith(`Bearer realm="http://silent.test/"`), blob, []bool{false, false, true}},
+		{"manifest stalled", sendAndStop(5), manifest, []bool{true, false, false}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -5,12 +5,16 @@
 //   - It is asked of an endpoint. What is named by digest is the same everywhere, so each endpoint is tried in turn until
 //     one has it; a tag means what the trusted endpoints say, and the first of these that answers decides. Where all fail,
 //     the word of the trusted outweighs that of the others.
-//   - What becomes of a request tells how the endpoint fares, with blobs and with all else apart: an endpoint that answers for
-//     manifests may have lost the disk behind its blobs. One that is down for the one or the other is asked for that after
-//     all that are up, and probed behind the scenes, by a request of the same sort, until it is back; one whose bytes did not
-//     match a digest is asked for blobs last, for a while. The order changes and nothing else does: nobody is refused
-//     because of a guess, so one endpoint alone is always asked. Only further connections for a blob, which can be done
-//     without, are denied where an endpoint is in trouble, throttles, or ignores ranges.
+//   - What becomes of a request tells how the endpoint fares, with blobs, with all else and with tokens apart: an endpoint that
+//     answers for manifests may have lost the disk behind its blobs, or the server that gives its tokens. One that is down for
+//     the one or the other is asked for that after all that are up, and probed behind the scenes, by a request of the same
+//     sort, until it is back; one whose bytes did not match a digest is asked for blobs last, for a while.
+//   - One that is not there at all, being silent or hidden by a gateway's 502, 503 or 504 again and again, is not asked: its door
+//     is shut, what would pass it fails at once (ErrDown), and the probe opens it. Where it is not known whether somebody is
+//     there, a few requests find out and the others wait for them. So an outage costs few connections however many ask, and
+//     nobody a time-out once it has been noticed; and a recovery is not met by all at once, see door.go.
+//   - Only further connections for a blob, which can be done without, are denied already where an endpoint is in any trouble,
+//     throttles, or ignores ranges.
 //   - The endpoint's challenge, once seen, is remembered, so a token is asked for ahead of the request instead of after a
 //     401. Tokens are shared by all requests for a repository and renewed before they end, by one token request however
 //     many are waiting for it; a waiter that leaves disturbs nobody.
@@ -124,8 +128,9 @@ type Registry struct {
 	// connection and its window, and manifests would queue behind them.
 	blobs, small *http.Transport
 
-	tokens tokens
-	narrow atomic.Int64 // until then, in nanoseconds of Unix time, a bandwidth limit is what holds blobs back
+	tokens  tokens
+	offline atomic.Bool
+	narrow  atomic.Int64 // until then, in nanoseconds of Unix time, a bandwidth limit is what holds blobs back
 
 	// Token requests serve many callers and probes none, so they live as long as the registry and not as long as any of these.
 	life context.Context

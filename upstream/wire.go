@@ -52,6 +52,7 @@ type question struct {
 	length int64 // of a blob, from offset on; 0 or less: up to the end
 
 	byDigest bool     // the same wherever it is found
+	realm    *url.URL // the token server's URL that a token is asked for at; nil: none is
 	blob     blobName // the blob that is asked for; zero: none is
 	further  bool     // for a blob that others bring already
 	ifRange  string   // the entity tag that a part of a blob must be of; "": any
@@ -75,7 +76,10 @@ func (b blobName) question(method string) question {
 
 // traffic is what q is part of.
 func (q question) traffic() traffic {
-	if q.blob == (blobName{}) {
+	switch {
+	case q.realm != nil:
+		return realms
+	case q.blob == (blobName{}):
 		return small
 	}
 	return blobs
@@ -161,6 +165,9 @@ func redirected(from *url.URL, location string) (*url.URL, error) {
 // send puts one request on the wire, home being the origin that q was asked of at first. It alone writes an Authorization
 // header.
 func (r *Registry) send(ctx context.Context, q question, to *url.URL, home origin, authorization string) (*http.Response, error) {
+	if r.offline.Load() {
+		return nil, ErrOffline
+	}
 	header := http.Header{
 		"User-Agent": {r.userAgent},
 		// What is asked for by size and digest must come as it is: some storage hosts compress unless told not to.
