@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/entrepot/entrepot/cache/fill"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 // ReadAhead is how much is asked of upstream before a client asks for it. Each value includes those before it, and all but
@@ -82,12 +83,12 @@ func newAhead(c *Cache, mode ReadAhead) *ahead {
 	a := &ahead{c: c, mode: mode, remotes: make(map[string]*remote), running: make(map[string]int),
 		fills: make(map[digest.Digest]chan error)}
 	for name, r := range c.remotes {
-		a.remotes[name] = &remote{Upstream: unasked{r}, now: r.now}
+		a.remotes[name] = &remote{Upstream: unasked{r}, name: name, c: c, ahead: true}
 	}
 	return a
 }
 
-// unasked is a registry as it is asked for manifests that no client needs yet. That it answers is good to know for all; that it
+// unasked is a registry as it is asked for what no client needs yet. That it answers is good to know for all; that it
 // fails only for who reads ahead: clients may ask it for something that it gives.
 type unasked struct{ *remote }
 
@@ -95,6 +96,12 @@ func (u unasked) Manifest(ctx context.Context, repository, reference string, acc
 	desc, body, err := u.Upstream.Manifest(ctx, repository, reference, accept)
 	u.noteAnswer(err)
 	return desc, body, err
+}
+
+func (u unasked) OpenBlob(ctx context.Context, req upstream.BlobRequest) (*upstream.BlobStream, error) {
+	blob, err := u.Upstream.OpenBlob(ctx, req)
+	u.noteAnswer(err)
+	return blob, err
 }
 
 // willing returns a registry to read ahead of; ok is false if that is not wanted, or not now.
@@ -106,8 +113,7 @@ func (a *ahead) willing(registry string) (r *remote, ok bool) {
 	a.mu.Lock()
 	kept := a.unkept.IsZero() || r.now().Sub(a.unkept) >= aheadRest
 	a.mu.Unlock()
-	down, _ := a.c.remotes[registry].down()
-	return r, kept && !down && !r.failedWithin(aheadRest)
+	return r, kept && !r.Down() && !a.c.remotes[registry].failing() && !r.failedWithin(aheadRest)
 }
 
 // came is told of each manifest that came from upstream.
@@ -270,7 +276,7 @@ func (a *ahead) blob(ctx context.Context, repo Repository, desc ocispec.Descript
 		return
 	}
 	defer a.forget(d)
-	began, src := r.now(), source{a.c, a.c.remotes[repo.Registry], repo, d}
+	began, src := r.now(), source{a.c, r, repo, d}
 	part := Part{To: max(desc.Size, maxConfig)}
 	reader, joined, err := a.c.fills.Join(ctx, d, desc.Size, src, part)
 	if err == nil {

@@ -89,8 +89,8 @@ func TestHeadIsAskedWhereGetIsRefused(t *testing.T) {
 				if got := len(want) == 2; (err == nil) != got {
 					t.Errorf("HEAD after a GET that gets %d: %v", status, err)
 				}
-				if down, _ := r.remotes["docker.io"].down(); down != (status == 0) {
-					t.Errorf("down: %v", down)
+				if failing := r.remotes["docker.io"].failing(); failing != (status == 0) {
+					t.Errorf("failing: %v", failing)
 				}
 				expectAsked(t, s, want...)
 			})
@@ -142,8 +142,8 @@ func TestFailedReadAheadChangesNothing(t *testing.T) {
 					if got := s.asked(); strings.Count(got, word) > strings.Count(got, "GET "+here) || !strings.Contains(got, word) {
 						t.Errorf("asked %s", got)
 					}
-					if down, _ := r.remotes["docker.io"].down(); down || r.logs.Len() > 0 {
-						t.Errorf("down: %v; logged: %v", down, r.logs.All())
+					if r.remotes["docker.io"].failing() || r.logs.Len() > 0 {
+						t.Errorf("failing, or logged: %v", r.logs.All())
 					}
 					if word == "config" {
 						r.get(image)

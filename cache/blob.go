@@ -36,6 +36,25 @@ var Whole = fill.Whole
 // the size is sure and bytes are coming. Of a blob of which only parts are read, only these are fetched. ctx also ends later
 // waiting for bytes.
 func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest, part Part) (*Blob, error) {
+	ctx, s := starting(ctx)
+	b, err := c.blob(ctx, repo, d, part)
+	late := s.started(err)
+	if b == nil || late != nil {
+		if b != nil {
+			_ = b.close() // nothing was read of it
+		}
+		s.end(nil)
+		return nil, late
+	}
+	free := b.close
+	b.close = func() error {
+		defer s.end(nil)
+		return free()
+	}
+	return b, nil
+}
+
+func (c *Cache) blob(ctx context.Context, repo Repository, d digest.Digest, part Part) (*Blob, error) {
 	r, err := c.remote(repo)
 	if err != nil {
 		return nil, err
@@ -134,6 +153,8 @@ func (c *Cache) StatBlob(ctx context.Context, repo Repository, d digest.Digest) 
 	if err != nil {
 		return 0, Verdict{}, err
 	}
+	ctx, s := starting(ctx)
+	defer s.whole(&err)
 	t, err := c.title(ctx, r, repo, d)
 	if err == nil && t.proven && !t.asked {
 		if is, ok := c.keptSize(ctx, d); ok {

@@ -13,7 +13,10 @@
 //   - Content is served through a repository only if it belongs there: upstream showed it in that repository, or a manifest
 //     of the repository names it and upstream showed it somewhere in that registry. Anything else is asked for first.
 //   - When upstream fails, the last good answer is served as stale; but a manifest only if its blobs can be served too.
-//   - An upstream's 401, 403 and 404 are answers, and are passed on. A tag that gets one is forgotten.
+//   - For an upstream that is gone nobody waits, and for one that is slow nobody who could have a stale answer instead. Any answer
+//     starts within 25 s, if it be a refusal.
+//   - An upstream's 401, 403 and 404 are answers, and are passed on; a 404 for a moment to others who ask, too. A tag that gets one
+//     is forgotten, unless what was deleted is to be kept.
 //   - What clients are going to ask for next may be asked for ahead of them, see ahead.go. It is no trouble to anybody.
 //   - The disk failing is no reason for a pull to fail: content then streams through.
 package cache
@@ -55,10 +58,16 @@ var (
 // Options say how a Cache works. DataDir and Upstreams are required.
 type Options struct {
 	DataDir  string
-	IndexDir string        // empty: index/ within DataDir
-	MaxSize  int64         // bytes on disk at most; 0: as much as MinFree leaves
-	MinFree  int64         // bytes of the file system to leave free
-	TagTTL   time.Duration // how long a tag is served without asking upstream; 0: it is always asked
+	IndexDir string // empty: index/ within DataDir
+	MaxSize  int64  // bytes on disk at most; 0: as much as MinFree leaves
+	MinFree  int64  // bytes of the file system to leave free
+
+	// These are asked at each use.
+
+	TagTTL            func(repo Repository, tag string) time.Duration // how long a tag, or for "" a listing, is served without asking upstream; nil: it is always asked
+	RevalidateTimeout func() time.Duration                            // how long a client waits for that where there is a stale answer; nil: 2 s
+	NegativeTTL       func() time.Duration                            // how long upstream is taken at its word that something is not there; nil: 10 s
+	KeepDeleted       func(registry string) bool                      // whether a tag is kept that upstream has not any more; nil: none is
 
 	Pinned      func(repo Repository, tag string) bool // whether what a tag names is to stay; nil: nothing is
 	ScrubRate   int64                                  // bytes a second at which content is read through; 0: so that it takes a week; -1: it is not
@@ -87,6 +96,7 @@ type Cache struct {
 	relays  *relay.Relays
 	remotes map[string]*remote
 	memory  memory
+	absent  absences
 	ahead   *ahead
 
 	first     bool        // nothing was kept when it was opened
@@ -120,24 +130,41 @@ func open(ctx context.Context, opts Options) (*Cache, error) {
 	if opts.Log == nil {
 		opts.Log = zap.NewNop()
 	}
-	if opts.Now == nil {
-		opts.Now = time.Now
-	}
+	opts.setPolicy()
 	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote)}
 	for name, up := range opts.Upstreams {
-		c.remotes[name] = &remote{Upstream: up, now: opts.Now}
+		c.remotes[name] = &remote{Upstream: up, name: name, c: c}
 	}
 	if err := c.openStores(ctx); err != nil {
 		return nil, err
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.fills = fill.New(fill.Options{
-		Fits: c.keeper.Fits, Kept: c.keeper.Has, Create: c.create, Parked: c.parked, Final: isAnswer, Throttled: isThrottled, Done: c.fillDone,
+		Fits: c.keeper.Fits, Kept: c.keeper.Has, Create: c.create, Parked: c.parked, Final: isFinal, Throttled: isThrottled, Done: c.fillDone,
 		Whole: opts.FillWhole, Park: opts.ParkAbandoned,
 	})
-	c.relays = relay.New(relay.Options{Final: isAnswer})
+	c.relays = relay.New(relay.Options{Final: isFinal})
 	c.ahead = newAhead(c, opts.ReadAhead)
 	return c, nil
+}
+
+// setPolicy puts what stands for it in place of what was left out.
+func (o *Options) setPolicy() {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.TagTTL == nil {
+		o.TagTTL = func(Repository, string) time.Duration { return 0 }
+	}
+	if o.RevalidateTimeout == nil {
+		o.RevalidateTimeout = func() time.Duration { return 2 * time.Second }
+	}
+	if o.NegativeTTL == nil {
+		o.NegativeTTL = func() time.Duration { return 10 * time.Second }
+	}
+	if o.KeepDeleted == nil {
+		o.KeepDeleted = func(string) bool { return false }
+	}
 }
 
 func (c *Cache) openStores(ctx context.Context) (err error) {

@@ -17,36 +17,40 @@ type Listing struct {
 
 // List returns a listing of a repository: resource is "tags/list" or "referrers/" and a digest. It is fresh, and stale, as
 // a tag is.
-func (c *Cache) List(ctx context.Context, repo Repository, resource string, query url.Values) (*Listing, error) {
+func (c *Cache) List(ctx context.Context, repo Repository, resource string, query url.Values) (l *Listing, err error) {
 	r, err := c.remote(repo)
 	if err != nil {
 		return nil, err
 	}
+	ctx, s := starting(ctx)
+	defer s.whole(&err)
 	name := resource + "?" + query.Encode()
 	rec, known := c.index.Listing(repo, name)
-	if known && c.fresh(rec.Checked) {
-		return listing(rec, c.verdict(Hit, rec.Checked)), nil
+	if known && c.fresh(repo, "", rec.Checked) {
+		return listing(rec, c.verdict(Hit, repo, "", rec.Checked)), nil
 	}
 	wait := ctx
 	if known {
-		down, probe := r.down()
-		if down && !probe {
-			return c.staleListing(rec, errDown), nil
+		short, cancel, err := r.patience(ctx)
+		if err != nil {
+			return c.staleListing(repo, rec, err), nil
 		}
-		var cancel context.CancelFunc
-		wait, cancel = r.patience(ctx, down)
 		defer cancel()
+		wait = short
 	}
 	fetched, led, err := share(wait, c, "list "+repo.String()+" "+name, func(ctx context.Context) (index.Listing, error) {
+		if known {
+			defer r.check()()
+		}
 		return c.fetchListing(ctx, r, repo, resource, name, query)
 	})
 	switch {
 	case err == nil && led:
-		return listing(fetched, c.verdict(Miss, fetched.Checked)), nil
+		return listing(fetched, c.verdict(Miss, repo, "", fetched.Checked)), nil
 	case err == nil:
-		return listing(fetched, c.verdict(Collapsed, fetched.Checked)), nil
+		return listing(fetched, c.verdict(Collapsed, repo, "", fetched.Checked)), nil
 	case known && !isAnswer(err) && ctx.Err() == nil:
-		return c.staleListing(rec, err), nil
+		return c.staleListing(repo, rec, err), nil
 	}
 	return nil, err
 }
@@ -64,8 +68,8 @@ func (c *Cache) fetchListing(ctx context.Context, r *remote, repo Repository, re
 	return rec, nil
 }
 
-func (c *Cache) staleListing(rec index.Listing, cause error) *Listing {
-	v := c.verdict(Stale, rec.Checked)
+func (c *Cache) staleListing(repo Repository, rec index.Listing, cause error) *Listing {
+	v := c.verdict(Stale, repo, "", rec.Checked)
 	v.Cause = cause
 	return listing(rec, v)
 }

@@ -35,12 +35,13 @@ type Manifest struct {
 
 // Manifest returns what a reference names. By tag, it is something that the client takes, if upstream has that. With
 // headOnly the descriptor is enough.
-func (c *Cache) Manifest(ctx context.Context, repo Repository, ref Reference, accept Accept, headOnly bool) (*Manifest, error) {
+func (c *Cache) Manifest(ctx context.Context, repo Repository, ref Reference, accept Accept, headOnly bool) (m *Manifest, err error) {
 	r, err := c.remote(repo)
 	if err != nil {
 		return nil, err
 	}
-	var m *Manifest
+	ctx, s := starting(ctx)
+	defer s.whole(&err)
 	if ref.Digest != "" {
 		m, err = c.manifestByDigest(ctx, r, repo, ref.Digest, headOnly)
 	} else {
@@ -97,6 +98,15 @@ func collapsed(m *Manifest, led bool) *Manifest {
 	shared := *m // m is everybody's
 	shared.Verdict.Outcome = Collapsed
 	return &shared
+}
+
+// seen forgets that upstream had not got a manifest, or what it names: a registry has what it takes a manifest for.
+func (c *Cache) seen(repo Repository, d digest.Digest, names document) {
+	things := []thing{manifestThing(repo, d.String())}
+	for _, desc := range names.named() {
+		things = append(things, manifestThing(repo, desc.Digest.String()), blobThing(repo, desc.Digest))
+	}
+	c.absent.forget(things...)
 }
 
 // storedManifest returns a kept manifest. Its digest was checked when it came into memory: one that rots on disk is removed
@@ -180,6 +190,7 @@ func (c *Cache) download(ctx context.Context, r *remote, repo Repository, refere
 	// The proof comes before the content, so that nobody who finds the one asks upstream for the other.
 	c.logged(c.index.Confirm(repo, want, index.Member{MediaType: desc.MediaType, Size: int64(len(body))}))
 	c.logged(c.index.Claim(repo, names.named()))
+	c.seen(repo, want, names)
 	m.Verdict.Stored = c.keep(s)
 	c.pinNames(want, names)
 	c.ahead.came(repo, m, names)

@@ -18,7 +18,7 @@ func (c *Cache) servable(ctx context.Context, r *remote, repo Repository, m *Man
 	if r.answeredJustNow() {
 		return nil // then it does not matter whether anything is missing, and to find out takes a system call for what is
 	}
-	down, probe := r.down()
+	down := r.Down()
 	if !down {
 		// The table of what is kept will do: if a file of it was deleted behind our back, upstream has it. During an outage
 		// only the files count; and of what is not in the table there may be a file all the same.
@@ -30,7 +30,7 @@ func (c *Cache) servable(ctx context.Context, r *remote, repo Repository, m *Man
 	if !ok {
 		return nil
 	}
-	if down && !probe {
+	if down {
 		return fmt.Errorf("%w: missing %s: %w", ErrUnavailable, missing, errDown)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, probePatience, errSlow)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,6 +34,8 @@ type shelf struct {
 
 	bodies  chan struct{}          // bodies of blobs wait for it; nil: they don't
 	waiting map[string]func() bool // by the name of a blob: whether anybody waits for it
+
+	down atomic.Bool
 }
 
 // stalled is a body that waits before each read.
@@ -78,6 +81,8 @@ func (s *shelf) ask(ctx context.Context, method, reference string) (item, error)
 	}
 	return is, nil
 }
+
+func (s *shelf) Down() bool { return s.down.Load() }
 
 func (s *shelf) Resolve(ctx context.Context, _, reference string, _ []string) (ocispec.Descriptor, error) {
 	is, err := s.ask(ctx, "HEAD", reference)
@@ -209,7 +214,10 @@ type reader struct {
 
 func newReader(t *testing.T, s *shelf, opts Options) *reader {
 	core, logs := observer.New(zapcore.InfoLevel)
-	opts.TagTTL, opts.Log = time.Hour, zap.New(core)
+	if opts.TagTTL == nil {
+		opts.TagTTL = func(Repository, string) time.Duration { return time.Hour }
+	}
+	opts.Log = zap.New(core)
 	if opts.DataDir == "" {
 		opts.DataDir = t.TempDir()
 	}

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,30 +10,15 @@ import (
 	"github.com/entrepot/entrepot/cache/index"
 )
 
-// patience is how long a client waits for upstream's word on a tag when there is a stale answer to give it. The check
-// goes on behind, so that the next one finds it.
-const patience = 2 * time.Second
-
-// patience is a context for waiting for upstream while there is something stale at hand: for a registry that is down nobody
-// waits, the check is behind the request's back.
-func (r *remote) patience(ctx context.Context, down bool) (context.Context, context.CancelFunc) {
-	if down {
-		ctx, cancel := context.WithCancelCause(ctx)
-		cancel(errDown)
-		return ctx, func() {}
-	}
-	return context.WithTimeoutCause(ctx, patience, errSlow)
-}
-
-// manifestByTag serves a fresh tag from the cache. Otherwise upstream is asked, once however many want it; when it fails,
-// the last good answer is served.
+// manifestByTag serves a fresh tag from the cache. Otherwise upstream is asked, once however many want it; when it fails, or has
+// not got a tag any more that is to be kept, the last good answer is served.
 func (c *Cache) manifestByTag(ctx context.Context, r *remote, repo Repository, tag string, accept Accept, headOnly bool) (*Manifest, error) {
 	rec, known := c.index.Tag(repo, tag)
 	if known && !accept.takes(rec.Manifest.MediaType) {
 		return c.negotiate(ctx, r, repo, tag, accept)
 	}
-	if known && c.fresh(rec.Checked) {
-		return c.tagged(ctx, r, repo, rec, c.verdict(Hit, rec.Checked), headOnly)
+	if known && c.fresh(repo, tag, rec.Checked) {
+		return c.tagged(ctx, r, repo, rec, c.verdict(Hit, repo, tag, rec.Checked), headOnly)
 	}
 	if !known {
 		found, led, err := c.checkTag(ctx, r, repo, tag, !headOnly)
@@ -49,10 +33,10 @@ func (c *Cache) manifestByTag(ctx context.Context, r *remote, repo Repository, t
 		return c.checked(ctx, r, repo, tag, accept, found, led, Revalidated, headOnly)
 	case err == nil:
 		return c.checked(ctx, r, repo, tag, accept, found, led, Miss, headOnly)
-	case isAnswer(err), ctx.Err() != nil:
+	case isAnswer(err) && !c.keeps(repo, err), ctx.Err() != nil:
 		return nil, err
 	}
-	return c.stale(ctx, r, repo, rec, err)
+	return c.stale(ctx, r, repo, tag, rec, err)
 }
 
 // checked returns what a check of a tag found.
@@ -60,7 +44,7 @@ func (c *Cache) checked(ctx context.Context, r *remote, repo Repository, tag str
 	if !accept.takes(found.rec.Manifest.MediaType) {
 		return c.negotiate(ctx, r, repo, tag, accept)
 	}
-	v := c.verdict(how, found.rec.Checked)
+	v := c.verdict(how, repo, tag, found.rec.Checked)
 	if found.m == nil {
 		return c.tagged(ctx, r, repo, found.rec, v, headOnly)
 	}
@@ -70,14 +54,15 @@ func (c *Cache) checked(ctx context.Context, r *remote, repo Repository, tag str
 	return collapsed(&m, led), nil
 }
 
-func (c *Cache) fresh(checked time.Time) bool {
+// fresh reports whether what upstream said of a tag, or for "" of a listing, still holds.
+func (c *Cache) fresh(repo Repository, tag string, checked time.Time) bool {
 	age := c.opts.Now().Sub(checked)
-	return age >= 0 && age < c.opts.TagTTL // a clock that was set back makes it stale, not eternal
+	return age >= 0 && age < c.opts.TagTTL(repo, tag) // a clock that was set back makes it stale, not eternal
 }
 
-func (c *Cache) verdict(how Outcome, checked time.Time) Verdict {
+func (c *Cache) verdict(how Outcome, repo Repository, tag string, checked time.Time) Verdict {
 	age := max(0, c.opts.Now().Sub(checked))
-	return Verdict{Outcome: how, Mutable: true, Age: age, TTL: c.opts.TagTTL - age}
+	return Verdict{Outcome: how, Mutable: true, Age: age, TTL: c.opts.TagTTL(repo, tag) - age}
 }
 
 // tagged returns the manifest that a tag's record names. For a HEAD the record is enough.
@@ -104,7 +89,7 @@ func (c *Cache) tagged(ctx context.Context, r *remote, repo Repository, rec inde
 }
 
 // stale returns the last good answer after upstream failed with cause, if it can be served whole.
-func (c *Cache) stale(ctx context.Context, r *remote, repo Repository, rec index.Tag, cause error) (*Manifest, error) {
+func (c *Cache) stale(ctx context.Context, r *remote, repo Repository, tag string, rec index.Tag, cause error) (*Manifest, error) {
 	m, ok := c.storedManifest(ctx, rec.Manifest)
 	if !ok {
 		return nil, cause
@@ -112,7 +97,7 @@ func (c *Cache) stale(ctx context.Context, r *remote, repo Repository, rec index
 	if err := c.servable(ctx, r, repo, m); err != nil {
 		return nil, fmt.Errorf("%w; upstream: %w", err, cause)
 	}
-	m.Verdict = c.verdict(Stale, rec.Checked)
+	m.Verdict = c.verdict(Stale, repo, tag, rec.Checked)
 	m.Verdict.Cause = cause
 	return m, nil
 }
@@ -127,12 +112,6 @@ func (c *Cache) negotiate(ctx context.Context, r *remote, repo Repository, tag s
 	return collapsed(m, led), err
 }
 
-// errSlow says that upstream has not answered within patience.
-var errSlow = errors.New("upstream is slow to answer")
-
-// errDown says that upstream was not asked because it failed just now.
-var errDown = errors.New("upstream failed a moment ago")
-
 // found is what a check of a tag found: what upstream says that it names, and the manifest if that had to be fetched.
 type found struct {
 	rec index.Tag
@@ -141,13 +120,22 @@ type found struct {
 
 // checkWhileStale asks upstream for a tag of which there is a stale record, and does not wait for long.
 func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository, tag string, fetch bool) (found, bool, error) {
-	down, probe := r.down()
-	if down && !probe {
-		return found{}, false, errDown
+	if c.opts.KeepDeleted(repo.Registry) {
+		if gone := c.absent.recall(manifestThing(repo, tag), c.opts.Now(), c.opts.TagTTL(repo, tag), true); gone != nil {
+			return found{}, false, gone
+		}
 	}
-	ctx, cancel := r.patience(ctx, down)
+	ctx, cancel, err := r.patience(ctx)
+	if err != nil {
+		return found{}, false, err
+	}
 	defer cancel()
 	return c.checkTag(ctx, r, repo, tag, fetch)
+}
+
+// keeps reports whether err, upstream's answer for a tag, is to be kept from the clients: it was deleted there, and stays here.
+func (c *Cache) keeps(repo Repository, err error) bool {
+	return isAbsence(err) && c.opts.KeepDeleted(repo.Registry)
 }
 
 // checkTag asks upstream what a tag names and takes the answer down. The manifest is at hand afterwards, except, perhaps, when
@@ -159,18 +147,17 @@ func (c *Cache) checkWhileStale(ctx context.Context, r *remote, repo Repository,
 func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag string, fetch bool) (found, bool, error) {
 	return share(ctx, c, "tag "+repo.String()+":"+tag, func(ctx context.Context) (found, error) {
 		old, known := c.index.Tag(repo, tag)
-		if known && c.fresh(old.Checked) {
+		if known && c.fresh(repo, tag, old.Checked) {
 			return found{rec: old}, nil // a flight that ended since the caller looked has asked
 		}
+		if known {
+			defer r.check()()
+		}
 		f, err := c.askTag(ctx, r, repo, tag, old, known, fetch)
+		if isAnswer(err) {
+			c.refused(repo, tag, known, err)
+		}
 		if err != nil {
-			if known && isAnswer(err) {
-				c.log.Info("tag forgotten: upstream does not serve it any more",
-					zap.String("repository", repo.String()), zap.String("tag", tag), zap.Error(err))
-			}
-			if isAnswer(err) && (known || c.index.Temporary()) { // the index that is not open may know it
-				c.logged(c.index.DeleteTag(repo, tag))
-			}
 			return found{}, err
 		}
 		f.rec.Checked, f.rec.Changed = c.opts.Now(), old.Changed
@@ -189,6 +176,23 @@ func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag st
 	})
 }
 
+// refused takes down that upstream does not serve a tag.
+func (c *Cache) refused(repo Repository, tag string, known bool, answer error) {
+	log := c.log.With(zap.String("repository", repo.String()), zap.String("tag", tag), zap.Error(answer))
+	switch {
+	case c.keeps(repo, answer):
+		if known {
+			log.Info("tag kept: upstream does not serve it any more")
+		}
+		return
+	case known:
+		log.Info("tag forgotten: upstream does not serve it any more")
+	case !c.index.Temporary(): // the index that is not open may know it
+		return
+	}
+	c.logged(c.index.DeleteTag(repo, tag))
+}
+
 // askTag asks upstream what a tag names: by HEAD if there is something to compare with or nobody wants the manifest,
 // else by the GET that is going to be needed anyway. A refusal is asked for by GET, too, if somebody wants the manifest:
 // the answer to a HEAD has no words for the client, and some registries refuse HEAD alone.
@@ -203,6 +207,9 @@ func (c *Cache) askTag(ctx context.Context, r *remote, repo Repository, tag stri
 		case err == nil:
 			return found{index.Tag{Manifest: m.Descriptor}, m}, nil
 		case isAnswer(err), isSilence(err):
+			if isAbsence(err) { // here somebody wants to know
+				c.absent.note(manifestThing(repo, tag), err, c.opts.Now(), false)
+			}
 			return found{}, r.note(began, err)
 		}
 	}

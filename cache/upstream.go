@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 	"github.com/entrepot/entrepot/upstream"
 )
 
-// Upstream is what the cache needs of a registry. An error that is the registry's definite answer (no such thing, not
+// Upstream is what the cache needs of a registry. It asks nobody who is known to be gone: then it fails at once. An error that is the registry's definite answer (no such thing, not
 // allowed) has a method Answered() bool that returns true; any other means that upstream failed.
 type Upstream interface {
 	// Resolve asks by HEAD what a tag or digest names. MediaType, Digest and Size are empty or negative if not stated.
@@ -30,6 +31,8 @@ type Upstream interface {
 	Distrust(endpoint string)
 	// List fetches a listing of bounded size: its headers Content-Type and Link, and its body.
 	List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error)
+	// Down reports whether Resolve and Manifest would fail at once, because there is nobody to ask.
+	Down() bool
 }
 
 // isAnswer reports whether the error is upstream's definite answer.
@@ -37,6 +40,10 @@ func isAnswer(err error) bool {
 	var a interface{ Answered() bool }
 	return errors.As(err, &a) && a.Answered()
 }
+
+// isFinal reports whether to ask again is in vain: upstream has answered, or is not to be asked. One that is down may be back
+// soon, for a transfer that is under way.
+func isFinal(err error) bool { return isAnswer(err) || errors.Is(err, upstream.ErrOffline) }
 
 // isOutage reports whether the error speaks of the registry and not of what was asked for: no answer at all, or one that
 // says that it can't serve. Upstream's errors say so by a method Outage() bool.
@@ -59,33 +66,39 @@ func isSilence(err error) bool {
 }
 
 const (
-	// probeAfter is how long a registry that failed is left alone before somebody's request asks it again, behind that
-	// request's back: until it answers, stale answers are given without waiting for it.
-	probeAfter = 2 * time.Second
-
 	// justNow is for how long a registry's answer is taken for proof that it is there.
 	justNow = 2 * time.Second
+
+	// slowAfter is how long nothing must have come at least for a registry to be taken for slow.
+	slowAfter = time.Second
 )
 
-// remote is a registry's upstream, and how it did lately.
+// remote is a registry's upstream, and how it did lately. Whether it is there is for upstream itself to know.
 type remote struct {
 	Upstream
-	now func() time.Time
+	name  string
+	c     *Cache
+	ahead bool // it is asked before anybody wants to know: that it has not got something yet is not remembered
 
 	mu sync.Mutex
 	// guards following
 	answered time.Time // when it last answered
 	failed   time.Time // when it last failed; zero since it last answered
+	checks   int       // of tags and listings, under way while something stale was at hand
+	waiting  time.Time // since then at least one of these has been under way, and nothing was answered
 }
 
+func (r *remote) now() time.Time { return r.c.opts.Now() }
+
 // note takes down how a request for a manifest or a tag ended, and returns err. A failure of a request that began before the
-// registry last answered is old news.
+// registry last answered is old news, and so is an answer that was remembered.
 func (r *remote) note(began time.Time, err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
+	case errors.Is(err, ErrRemembered):
 	case err == nil, isAnswer(err):
-		r.answered, r.failed = r.now(), time.Time{}
+		r.answered, r.failed, r.waiting = r.now(), time.Time{}, time.Now()
 	case isOutage(err) && !errors.Is(err, context.Canceled) && !began.Before(r.answered):
 		r.failed = r.now()
 	}
@@ -100,14 +113,11 @@ func (r *remote) noteAnswer(err error) {
 	}
 }
 
-// down reports whether the registry failed when it was last asked, and whether it is time to ask it again.
-func (r *remote) down() (down, probe bool) {
+// failing reports whether the registry failed when it was last asked.
+func (r *remote) failing() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.failed.IsZero() {
-		return false, true
-	}
-	return true, r.now().Sub(r.failed) >= probeAfter
+	return !r.failed.IsZero()
 }
 
 // failedWithin reports whether the registry failed when it was last asked, and not longer ago.
@@ -121,35 +131,118 @@ func (r *remote) failedWithin(d time.Duration) bool {
 func (r *remote) answeredJustNow() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.failed.IsZero() && r.now().Sub(r.answered) < justNow
+	age := r.now().Sub(r.answered)
+	return r.failed.IsZero() && age >= 0 && age < justNow
 }
+
+// check counts a check of something of which there is a stale answer, until it has ended.
+func (r *remote) check() (ended func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.checks == 0 {
+		r.waiting = time.Now()
+	}
+	r.checks++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.checks--
+	}
+}
+
+// patience is a context for waiting for upstream while there is something stale at hand; the check goes on behind, so that the
+// next one finds its result. Nobody waits for a registry that is down, nor for one that checks under way have waited for in vain:
+// these find out when it is back, and the error says so. It does not go by the cache's clock, which may be set.
+func (r *remote) patience(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	if r.Down() {
+		return nil, nil, errDown
+	}
+	most := r.c.opts.RevalidateTimeout()
+	r.mu.Lock()
+	slow := r.checks > 0 && time.Since(r.waiting) >= max(most, slowAfter)
+	r.mu.Unlock()
+	if slow {
+		return nil, nil, errSlow
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, most, errSlow)
+	return ctx, cancel, nil
+}
+
+// errSlow says that upstream has not answered within the time that is given it while there is a stale answer.
+var errSlow = errors.New("upstream is slow to answer")
+
+// errDown says that upstream was not asked because there is nobody to ask.
+var errDown = errors.New("upstream is down")
+
+// ask asks upstream for a thing, unless it said a moment ago that it has not got it, and takes down whether it has.
+func ask[T any](r *remote, what thing, head bool, question func() (T, error)) (answer T, err error) {
+	if err := r.c.absent.recall(what, r.now(), r.c.opts.NegativeTTL(), head); err != nil {
+		return answer, err
+	}
+	answer, err = question()
+	switch {
+	case err == nil:
+		r.c.absent.forget(what)
+	case isAbsence(err) && !r.ahead:
+		r.c.absent.note(what, err, r.now(), head)
+	}
+	return answer, err
+}
+
+func (r *remote) repo(name string) Repository { return Repository{Registry: r.name, Name: name} }
 
 func (r *remote) Resolve(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, error) {
-	began := r.now()
-	desc, err := r.Upstream.Resolve(ctx, repository, reference, accept)
-	return desc, r.note(began, err)
+	repo := r.repo(repository)
+	desc, err := ask(r, manifestThing(repo, reference), true, func() (ocispec.Descriptor, error) {
+		began := r.now()
+		desc, err := r.Upstream.Resolve(ctx, repository, reference, accept)
+		return desc, r.note(began, err)
+	})
+	if err == nil && desc.Digest != "" {
+		r.c.absent.forget(manifestThing(repo, desc.Digest.String()))
+	}
+	return desc, err
 }
 
+// Manifest fetches a manifest. What is not there by some media types may be there by others: only what is asked for on
+// everybody's behalf is remembered.
 func (r *remote) Manifest(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, []byte, error) {
-	began := r.now()
-	desc, body, err := r.Upstream.Manifest(ctx, repository, reference, accept)
-	return desc, body, r.note(began, err)
+	var body []byte
+	question := func() (desc ocispec.Descriptor, err error) {
+		began := r.now()
+		desc, body, err = r.Upstream.Manifest(ctx, repository, reference, accept)
+		return desc, r.note(began, err)
+	}
+	if !slices.Equal(accept, manifestTypes) {
+		desc, err := question()
+		return desc, body, err
+	}
+	desc, err := ask(r, manifestThing(r.repo(repository), reference), false, question)
+	return desc, body, err
 }
 
 func (r *remote) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
-	size, err := r.Upstream.StatBlob(ctx, repository, d)
-	r.noteAnswer(err)
-	return size, err
+	return ask(r, blobThing(r.repo(repository), d), true, func() (int64, error) {
+		size, err := r.Upstream.StatBlob(ctx, repository, d)
+		r.noteAnswer(err)
+		return size, err
+	})
 }
 
 func (r *remote) OpenBlob(ctx context.Context, req upstream.BlobRequest) (*upstream.BlobStream, error) {
-	blob, err := r.Upstream.OpenBlob(ctx, req)
-	r.noteAnswer(err)
-	return blob, err
+	return ask(r, blobThing(r.repo(req.Repository), req.Digest), false, func() (*upstream.BlobStream, error) {
+		blob, err := r.Upstream.OpenBlob(ctx, req)
+		r.noteAnswer(err)
+		return blob, err
+	})
 }
 
-func (r *remote) List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error) {
-	header, body, err := r.Upstream.List(ctx, repository, resource, query)
-	r.noteAnswer(err)
+func (r *remote) List(ctx context.Context, repository, resource string, query url.Values) (header http.Header, body []byte, err error) {
+	what := thing{r.repo(repository), resource + "?" + query.Encode()}
+	header, err = ask(r, what, false, func() (h http.Header, err error) {
+		h, body, err = r.Upstream.List(ctx, repository, resource, query)
+		r.noteAnswer(err)
+		return h, err
+	})
 	return header, body, err
 }

@@ -65,7 +65,7 @@ func newMirrorOf(t *testing.T, endpoints ...*registry) *mirror {
 }
 
 func (m *mirror) begin(change ...func(*cache.Options)) {
-	m.opts = cache.Options{DataDir: m.t.TempDir(), TagTTL: time.Minute, ReadAhead: cache.ReadNothing, Now: m.now}
+	m.opts = cache.Options{DataDir: m.t.TempDir(), TagTTL: func(cache.Repository, string) time.Duration { return time.Minute }, ReadAhead: cache.ReadNothing, Now: m.now}
 	for _, c := range change {
 		c(&m.opts)
 	}

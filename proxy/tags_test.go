@@ -157,8 +157,8 @@ func TestOutageIsNeverToldAsAbsence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			u := newRegistry(t)
 			u.fail(func(w http.ResponseWriter, _ *http.Request) bool { fault.answer(w); return true })
-			m := newMirror(t, u, nil)
 			for _, path := range []string{manifestPath("a", "1"), digestPath("a", digest.FromString("x")), blobPath("a", digest.FromString("x")), "/v2/a/tags/list"} {
+				m := newMirror(t, u, nil) // to which upstream is not known to be down
 				a := m.get(path, acceptAll())
 				code := fault.code
 				if code == "UNKNOWN" && strings.Contains(path, "/blobs/") {
@@ -191,6 +191,7 @@ func TestAnswersOfUpstreamArePassedOn(t *testing.T) {
 				t.Errorf("%s %v", a.body, a.header)
 			}
 			// It was an answer, not an outage: an outage later brings nothing back.
+			m.pass(time.Minute)
 			u.stop()
 			m.get(manifestPath("a", "1"), acceptAll()).expectError(t, 503, "UNAVAILABLE")
 		})

@@ -20,6 +20,8 @@ func (c *call) errorStatus(err error) string {
 		return cacheStatus(c.verdict)
 	case !c.asked:
 		return localStatus
+	case errors.Is(err, cache.ErrRemembered): // nobody else was asked
+		return "entrepot; hit; detail=negative"
 	}
 	if up, ok := errors.AsType[*upstream.Error](err); ok && up.Status != 0 {
 		return "entrepot; fwd=miss; fwd-status=" + strconv.Itoa(up.Status)
@@ -72,6 +74,10 @@ func (c *call) answered(v cache.Verdict) {
 		c.set("Age", strconv.FormatInt(int64(v.Age/time.Second), 10))
 	}
 	if v.Outcome == cache.Stale {
-		c.set("Warning", `299 - "stale: upstream could not be asked"`)
+		why := "could not be asked"
+		if up, ok := errors.AsType[*upstream.Error](v.Cause); ok && up.Answered() {
+			why = "does not have it any more"
+		}
+		c.set("Warning", `299 - "stale: upstream `+why+`"`)
 	}
 }

@@ -135,7 +135,8 @@ func openCache(ctx context.Context, c *config.Config, upstreams map[string]*upst
 		return nil, err
 	}
 	opts := cache.Options{
-		DataDir: c.DataDir, IndexDir: c.IndexDir, MaxSize: maxSize, MinFree: minFree, TagTTL: time.Duration(c.Cache.TagTTL),
+		DataDir: c.DataDir, IndexDir: c.IndexDir, MaxSize: maxSize, MinFree: minFree,
+		TagTTL: func(cache.Repository, string) time.Duration { return time.Duration(c.Cache.TagTTL) },
 		Pinned: pinned(c.Cache.Pin), ScrubRate: scrubRate(c.Cache.ScrubRate), VerifyAfter: time.Duration(c.Cache.VerifyAfter),
 		FillWhole: c.Cache.Fill == "whole", ParkAbandoned: c.Cache.WhenAbandoned == "park",
 		ReadAhead: readAhead[c.Cache.ReadAhead],
