@@ -8,20 +8,29 @@
 //     with two names: each is an error that says where it is, what is wrong and what is allowed. All of them are
 //     reported at once, one line each.
 //   - Every key has one environment variable: ENTREPOT_ and its path in upper case, with everything but letters and
-//     digits as _. Lists are separated by commas. ENTREPOT_REGISTRIES adds registries by name.
+//     digits as _. Lists are separated by commas. ENTREPOT_REGISTRIES adds registries by name, ENTREPOT_ACCESS_USERS users. What
+//     is said of an endpoint besides its URL, and of one of several credentials, is for the file alone.
 //   - Secrets do not show: not when printed, logged or marshalled, and not in an error. A password file is read when the
-//     password is used, see [Credentials.Resolve], so that a rotated one is seen.
-//   - The only I/O is reading the file and the password files that it names.
+//     password is used, see [Login.Resolve], so that a rotated one is seen.
+//   - The only I/O is reading the file and the files that it names, to report those that can't be used.
 //
 // The whole file, with values that are typical, not default:
 //
 //	listen: :5000
+//	tls: {cert_file: /etc/entrepot/cert.pem, key_file: /etc/entrepot/key.pem, client_ca_file: /etc/entrepot/ca.pem}
 //	admin_listen: 127.0.0.1:5001
 //	data_dir: /var/lib/entrepot
 //	index_dir: /var/lib/entrepot-index
 //	default_registry: docker.io
 //	shutdown_grace: 30s
+//	offline: false
 //	log: {level: info, format: auto}
+//	access:
+//	  allow_clients: [10.0.0.0/8, 192.0.2.7]
+//	  anonymous: auto
+//	  htpasswd_file: /etc/entrepot/htpasswd
+//	  users:
+//	    alice: {pull: [ghcr.io/owner/**, docker.io/library/*:*]}
 //	cache:
 //	  max_size: 200GiB
 //	  min_free: 5%
@@ -29,30 +38,52 @@
 //	  scrub_rate: 20MiB/s
 //	  verify_after: 30d
 //	  tag_ttl: 60s
+//	  revalidate_timeout: 2s
+//	  negative_ttl: 10s
+//	  on_upstream_delete: follow
 //	  fill: auto
 //	  when_abandoned: finish
 //	  read_ahead: config
 //	registries:
 //	  docker.io:
-//	    endpoints: [{url: https://registry-1.docker.io}]
-//	    credentials: {username: ci, password_file: /run/secrets/hub}
+//	    endpoints: [{url: https://registry-1.docker.io, proxy: http://proxy.example:3128}]
+//	    credentials:
+//	    - {username: ci, password_file: /run/secrets/hub}
+//	    - {docker_config: /etc/entrepot/config.json}
+//	    expose: [library/**, corp/base-*]
+//	    tag_ttl: ["**:latest 1m", "**:v[0-9]* 1d"]
+//	    quota_reserve: 10%
 //	  ghcr.io:
 //	    endpoints: [{url: https://ghcr.io, trusted: true}, {url: https://ghcr.example}]
 //	    prefer: speed
 //	    connections: {per_blob: 4, per_endpoint: 24}
 //	    credentials: {username: bot, password: s3cret}
+//	    authorization: mirror
 //	    hosts: [ghcr.mirror.example]
 //	    token_realms: [auth.example]
-//	bandwidth: {upstream: 200Mbit/s, background: 50Mbit/s}
+//	    bandwidth: 100Mbit/s
+//	  registry.corp.example:5443:
+//	    endpoints:
+//	    - url: https://registry.corp.example:5443
+//	      ca_file: /etc/entrepot/ca.pem
+//	      client_cert_file: /etc/entrepot/cert.pem
+//	      client_key_file: /etc/entrepot/key.pem
+//	      dial: 192.0.2.7:5443
+//	    - {url: https://spare.corp.example, insecure: true, proxy: none, dns: 192.0.2.53}
+//	    credentials: {exec: [vault, read, -field=password, secret/registry], username: ci, lifetime: 1h}
+//	  123456789012.dkr.ecr.eu-central-1.amazonaws.com:
+//	    credentials: {helper: ecr-login}
+//	bandwidth:
+//	  upstream: mon-fri 08:00-18:00 20Mbit/s, else 200Mbit/s
+//	  background: 50Mbit/s
+//	  clients: 1Gbit/s
+//	  per_client: 40MB/s
+//	  time_zone: Europe/Berlin
 package config
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -64,6 +95,8 @@ import (
 type Config struct {
 	// Listen is the address that clients pull from, [host]:port. Default ":5000".
 	Listen string `yaml:"listen"`
+	// TLS makes Listen one of HTTPS. Default: HTTP.
+	TLS TLS `yaml:"tls"`
 	// AdminListen is the address of metrics, health and the admin API, [host]:port. It has no authentication: keep it
 	// private. "off" in the file, "" here, means none. Default "127.0.0.1:5001".
 	AdminListen string `yaml:"admin_listen"`
@@ -76,8 +109,12 @@ type Config struct {
 	DefaultRegistry string `yaml:"default_registry"`
 	// ShutdownGrace is how long running transfers may go on after a signal to stop. Default 30s.
 	ShutdownGrace Duration `yaml:"shutdown_grace"`
+	// Offline says that what is there is served, and nobody dialled. Default: false.
+	Offline bool `yaml:"offline"`
 	// Log says what is logged, and how.
 	Log Log `yaml:"log"`
+	// Access says who may pull, and what.
+	Access Access `yaml:"access"`
 	// Cache bounds what is kept, says what stays, for how long it is believed, and how it is fetched.
 	Cache Cache `yaml:"cache"`
 	// Registries is the closed table of upstream registries, by canonical name, host[:port]. What the file says of a
@@ -112,6 +149,14 @@ type Cache struct {
 	VerifyAfter Duration `yaml:"verify_after"`
 	// TagTTL is how long a tag is answered without asking upstream; 0 asks each time. Default 60s.
 	TagTTL Duration `yaml:"tag_ttl"`
+	// RevalidateTimeout is how long a client waits for upstream's word on a tag that is known; then it gets the last good answer.
+	// Default 2s.
+	RevalidateTimeout Duration `yaml:"revalidate_timeout"`
+	// NegativeTTL is how long upstream's word that something is not there is believed; 0 is not at all. Default 10s.
+	NegativeTTL Duration `yaml:"negative_ttl"`
+	// OnUpstreamDelete says what becomes of a tag that upstream no longer has: follow, it is gone here too, or keep, the last
+	// good answer is served as stale. Default follow.
+	OnUpstreamDelete Deletion `yaml:"on_upstream_delete"`
 	// Fill says how much of a blob is fetched for clients that ask for parts of it: auto, these parts until they add up,
 	// or whole, all of it for whoever asks for a part. Default auto.
 	Fill FillMode `yaml:"fill"`
@@ -124,62 +169,18 @@ type Cache struct {
 	ReadAhead ReadAhead `yaml:"read_ahead"`
 }
 
-// Registry is one upstream registry.
-type Registry struct {
-	// Endpoints serve the registry. What is named by digest comes from any of them, see Prefer; what a tag means is said
-	// by those that are trusted. Default: https:// and the registry's name; for docker.io https://registry-1.docker.io.
-	Endpoints []Endpoint `yaml:"endpoints"`
-	// Prefer says in which order endpoints are asked for what is named by digest: order, as they are listed, or speed, the
-	// fastest first. Default order.
-	Prefer Preference `yaml:"prefer"`
-	// Connections bounds the connections by which blobs are fetched.
-	Connections Connections `yaml:"connections"`
-	// Credentials are presented to the first endpoint alone; all others are asked anonymously. Default: none, pulls are
-	// anonymous.
-	Credentials Credentials `yaml:"credentials,omitempty"`
-	// Hosts are the Host names, host[:port], by which clients reach this registry directly. Default: none.
-	Hosts []string `yaml:"hosts,omitempty"`
-	// TokenRealms are hosts, host[:port], that may receive the credentials as token servers over any scheme. The first
-	// endpoint itself, and an https server that an https endpoint refers to, may without being listed. Default: none.
-	TokenRealms []string `yaml:"token_realms,omitempty"`
-}
-
-// Endpoint is one place that serves a registry.
-type Endpoint struct {
-	// URL is where the endpoint's /v2/ hangs, without that /v2. It has no default.
-	URL URL `yaml:"url"`
-	// Trusted says that the endpoint knows what tags mean. Default: false, but true for the first endpoint of a registry
-	// none of whose endpoints is marked.
-	Trusted bool `yaml:"trusted"`
-}
-
-// Connections bounds the connections by which a registry's blobs are fetched.
-type Connections struct {
-	// PerBlob is how many connections one large blob may use at once, up to 8; 1 is for one. Default 6.
-	PerBlob Count `yaml:"per_blob"`
-	// PerEndpoint is how many connections for blobs an endpoint has when no further ones are added to blobs, up to 1000:
-	// a blob always gets its first. Default 24.
-	PerEndpoint Count `yaml:"per_endpoint"`
-}
-
-// Credentials are a user name and a password; the password is given here or in a file, not both.
-type Credentials struct {
-	// Username goes with a password. Default: none.
-	Username string `yaml:"username,omitempty"`
-	// Password is the password or access token itself. Default: none.
-	Password Secret `yaml:"password,omitempty"`
-	// PasswordFile is a file that holds the password, relative to the working directory; one newline at its end is
-	// not part of it. Default: none.
-	PasswordFile string `yaml:"password_file,omitempty"`
-}
-
 // Bandwidth limits transfers.
 type Bandwidth struct {
-	// Upstream is the most that is fetched from all registries together, in bytes or bits per second.
-	// Default: unlimited.
-	Upstream Rate `yaml:"upstream"`
+	// Upstream is the most that is fetched from all registries together. Default: unlimited.
+	Upstream Plan `yaml:"upstream"`
 	// Background is the most that is fetched of blobs that nobody waits for, within Upstream. Default: unlimited.
-	Background Rate `yaml:"background"`
+	Background Plan `yaml:"background"`
+	// Clients is the most that is sent to all clients together. Default: unlimited.
+	Clients Plan `yaml:"clients"`
+	// PerClient is the most that is sent to one client's address, within Clients. Default: unlimited.
+	PerClient Plan `yaml:"per_client"`
+	// TimeZone is where the hours of plans are, those of registries included. Default: the machine's.
+	TimeZone Zone `yaml:"time_zone,omitempty"`
 }
 
 // dockerHub is the canonical name of the registry that is always configured.
@@ -194,9 +195,11 @@ func Default() *Config {
 		DefaultRegistry: dockerHub,
 		ShutdownGrace:   Duration(30 * time.Second),
 		Log:             Log{Level: "info", Format: "auto"},
+		Access:          Access{Anonymous: "auto"},
 		Cache: Cache{
 			MinFree: Space{Percent: 5}, ScrubRate: ScrubWeekly, VerifyAfter: Duration(30 * day),
-			TagTTL: Duration(60 * time.Second), Fill: "auto", WhenAbandoned: "finish", ReadAhead: "config",
+			TagTTL: Duration(60 * time.Second), RevalidateTimeout: Duration(2 * time.Second), NegativeTTL: Duration(10 * time.Second),
+			OnUpstreamDelete: "follow", Fill: "auto", WhenAbandoned: "finish", ReadAhead: "config",
 		},
 		Registries: map[string]Registry{dockerHub: defaultRegistry(dockerHub)},
 	}
@@ -213,48 +216,19 @@ func CanonicalRegistry(name string) string {
 	return name
 }
 
-// Six connections at a time are what a browser opens to a server, so servers are used to them. An endpoint gives as many
-// to four blobs, one more than dockerd and containerd pull at once, before it is spared.
-const (
-	defaultPerBlob     Count = 6
-	defaultPerEndpoint Count = 24
-)
-
-// defaultRegistry is a registry of which nothing but its name is given.
-func defaultRegistry(name string) (r Registry) {
-	r.complete(name)
-	return r
-}
-
-// complete gives a registry what was not given.
-func (r *Registry) complete(name string) {
-	if len(r.Endpoints) == 0 {
-		r.Endpoints = []Endpoint{{URL: URL("https://" + name)}}
-		if name == dockerHub {
-			r.Endpoints[0].URL = "https://registry-1.docker.io"
-		}
-	}
-	if !r.trusts() {
-		r.Endpoints[0].Trusted = true
-	}
-	r.Prefer = cmp.Or(r.Prefer, "order")
-	r.Connections.PerBlob = cmp.Or(r.Connections.PerBlob, defaultPerBlob)
-	r.Connections.PerEndpoint = cmp.Or(r.Connections.PerEndpoint, defaultPerEndpoint)
-}
-
-// trusts reports whether an endpoint is trusted.
-func (r *Registry) trusts() bool {
-	return slices.ContainsFunc(r.Endpoints, func(e Endpoint) bool { return e.Trusted })
-}
-
 // normalize puts names into their canonical spelling and completes each registry.
 func (c *Config) normalize() {
 	if c.AdminListen == "off" {
 		c.AdminListen = ""
 	}
 	c.DefaultRegistry = CanonicalRegistry(c.DefaultRegistry)
+	b, zone := &c.Bandwidth, c.Bandwidth.TimeZone.location()
+	for _, plan := range []*Plan{&b.Upstream, &b.Background, &b.Clients, &b.PerClient} {
+		plan.zone = zone
+	}
 	for name, registry := range c.Registries {
 		registry.complete(name)
+		registry.Bandwidth.zone = zone
 		for _, hosts := range [][]string{registry.Hosts, registry.TokenRealms} {
 			for i := range hosts {
 				hosts[i] = strings.ToLower(hosts[i])
@@ -272,49 +246,4 @@ func (c *Config) WriteYAML(w io.Writer) error {
 		return err
 	}
 	return errors.Join(d.Dump(c), d.Close())
-}
-
-// maxPassword bounds a password file. Access tokens are a few kilobytes; more is the wrong file.
-const maxPassword = 64 << 10
-
-// Resolve returns the user name and the password, both "" for anonymous. It reads the password file at each call, so
-// that a replaced file is seen.
-func (c Credentials) Resolve() (username, password string, err error) {
-	if c.PasswordFile == "" {
-		return c.Username, c.Password.Reveal(), nil
-	}
-	// A pipe or a device could block or never end, and can't be read again.
-	info, err := os.Stat(c.PasswordFile)
-	if err != nil {
-		return "", "", fmt.Errorf("password file: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return "", "", fmt.Errorf("password file: %s is not a regular file", c.PasswordFile)
-	}
-	text, err := readBounded(c.PasswordFile, maxPassword)
-	if err != nil {
-		return "", "", fmt.Errorf("password file: %w", err)
-	}
-	password = strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
-	if password == "" {
-		return "", "", fmt.Errorf("password file: %s is empty", c.PasswordFile)
-	}
-	return c.Username, password, nil
-}
-
-// readBounded reads a file of at most limit bytes.
-func readBounded(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %s", path, Size(limit))
-	}
-	return data, nil
 }

@@ -58,17 +58,24 @@ func (l *loader) environment(environ []string) {
 
 // variableHint says what may have been meant by an unknown variable.
 func (l *loader) variableHint(name string, known []string) string {
-	const table = envPrefix + "REGISTRIES_"
+	const table, users = envPrefix + "REGISTRIES_", envPrefix + "ACCESS_USERS_"
 	if name == envPrefix+"UPSTREAM" { // by the name of the flag
 		return "did you mean " + envName("registries."+clip(CanonicalRegistry(l.config.DefaultRegistry))+".endpoints") + "? "
 	}
 	if strings.HasPrefix(name, table) {
 		for registry := range l.config.Registries {
-			if strings.HasPrefix(name, envName("registries."+registry)+"_") {
+			key := "registries." + registry
+			switch {
+			case len(l.config.Registries[registry].Credentials) > 1 && strings.HasPrefix(name, envName(key+".credentials")+"_"):
+				return "of several credentials no variable could say which is meant: set them in the file; "
+			case strings.HasPrefix(name, envName(key)+"_"):
 				return didYouMean(name, known)
 			}
 		}
 		return "its registry is not configured: name it in ENTREPOT_REGISTRIES; "
+	}
+	if strings.HasPrefix(name, users) && len(l.config.Access.Users) == 0 {
+		return "its user is not configured: name it in ENTREPOT_ACCESS_USERS; "
 	}
 	return didYouMean(name, known)
 }
@@ -112,15 +119,17 @@ func (l *loader) assign(values map[string]value, nameOf func(key string) string)
 	return names
 }
 
-// set sets v, the value at key, from its text. A list is separated by commas and replaces what is there; the table of
-// registries is a list of names, which are added.
+// set sets v, the value at key, from its text. A list is separated by commas and replaces what is there; a table is a list of
+// names, which are added.
 func (l *loader) set(v reflect.Value, text, key string) {
 	switch v.Kind() {
 	case reflect.Map:
 		for name := range items(text) {
-			name = CanonicalRegistry(name)
+			if name = nameIn(v.Type(), name); v.IsNil() {
+				v.Set(reflect.MakeMap(v.Type()))
+			}
 			if !v.MapIndex(reflect.ValueOf(name)).IsValid() {
-				v.SetMapIndex(reflect.ValueOf(name), reflect.Zero(v.Type().Elem()))
+				v.SetMapIndex(reflect.ValueOf(name), newEntry(v.Type()))
 				l.origins[join(key, name)] = l.origins[key]
 			}
 		}
@@ -150,26 +159,61 @@ func (l *loader) set(v reflect.Value, text, key string) {
 	}
 }
 
-// items yields what stands between the commas of a list.
+// nameIn is the one spelling of a name in a table.
+func nameIn(table reflect.Type, name string) string {
+	if table.Elem() == reflect.TypeFor[Registry]() {
+		return CanonicalRegistry(name)
+	}
+	return name
+}
+
+// newEntry is an entry of a table before anything is given of it.
+func newEntry(table reflect.Type) reflect.Value {
+	if table.Elem() == reflect.TypeFor[Registry]() {
+		return reflect.ValueOf(newRegistry())
+	}
+	return reflect.Zero(table.Elem())
+}
+
+// items yields what stands between the commas of a list, those within the braces of a pattern left out.
 func items(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for item := range strings.SplitSeq(text, ",") {
-			if item = strings.TrimSpace(item); item != "" && !yield(item) {
-				return
+		start, braces := 0, 0
+		for i := range len(text) + 1 {
+			switch {
+			case i < len(text) && text[i] == '{':
+				braces++
+			case i < len(text) && text[i] == '}':
+				braces--
+			case i == len(text) || text[i] == ',' && braces <= 0:
+				if item := strings.TrimSpace(text[start:i]); item != "" && !yield(item) {
+					return
+				}
+				start = i + 1
 			}
 		}
 	}
 }
 
-// walk visits all that can be set by one text: leaves, lists, and the table of registries, which is visited before its
-// entries and may gain some by that.
+// walk visits all that can be set by one text: leaves, lists, and tables, which are visited before their entries and may gain some
+// by that. Of credentials there may be several, of which no text could say which is meant: they are passed over.
 func walk(v reflect.Value, key string, visit func(key string, v reflect.Value)) {
+	logins, areLogins := v.Interface().(Logins)
 	switch {
+	case areLogins && len(logins) > 1:
+	case areLogins:
+		var login Login
+		if len(logins) == 1 {
+			login = logins[0]
+		}
+		if walk(reflect.ValueOf(&login).Elem(), key, visit); !login.isZero() {
+			v.Set(reflect.ValueOf(Logins{login}))
+		}
 	case isLeaf(v.Type()) || v.Kind() == reflect.Slice:
 		visit(key, v)
 	case v.Kind() == reflect.Map:
 		visit(key, v)
-		for _, name := range slices.Sorted(maps.Keys(v.Interface().(map[string]Registry))) {
+		for _, name := range namesOf(v) {
 			// An entry of a map can't be set in place.
 			entry := reflect.New(v.Type().Elem()).Elem()
 			entry.Set(v.MapIndex(reflect.ValueOf(name)))
@@ -181,6 +225,15 @@ func walk(v reflect.Value, key string, visit func(key string, v reflect.Value)) 
 			walk(field, join(key, name), visit)
 		}
 	}
+}
+
+// namesOf returns the names in a table, in order.
+func namesOf(table reflect.Value) (names []string) {
+	for _, name := range table.MapKeys() {
+		names = append(names, name.String())
+	}
+	slices.Sort(names)
+	return names
 }
 
 // isLeaf reports whether a type is written as one text.
@@ -212,14 +265,17 @@ func Fields() []Field {
 	const name = "<name>"
 	c := Default()
 	c.Registries = map[string]Registry{name: defaultRegistry(name)}
+	c.Access.Users = map[string]User{name: {}}
 	var all []Field
 	walk(reflect.ValueOf(c).Elem(), "", func(key string, v reflect.Value) {
 		field := Field{Key: key, Env: strings.Replace(envName(key), envName(name)[len(envPrefix):], "<NAME>", 1)}
 		switch endpoints, ok := v.Interface().([]Endpoint); {
 		case ok:
 			field.Default = endpoints[0].URL.String()
-		case v.Kind() == reflect.Map:
+		case key == "registries":
 			field.Default = dockerHub
+		case v.Kind() == reflect.Map:
+			// Nobody.
 		case !v.IsZero():
 			field.Default = fmt.Sprint(v.Interface())
 		}

@@ -11,6 +11,32 @@ import (
 func TestEnvironmentGivesEveryField(t *testing.T) {
 	environ := []string{
 		"ENTREPOT_LISTEN=127.0.0.1:80",
+		"ENTREPOT_TLS_CERT_FILE=cert.pem",
+		"ENTREPOT_TLS_KEY_FILE=key.pem",
+		"ENTREPOT_TLS_CLIENT_CA_FILE=ca.pem",
+		"ENTREPOT_OFFLINE=true",
+		"ENTREPOT_ACCESS_ALLOW_CLIENTS=10.0.0.0/8,192.0.2.7",
+		"ENTREPOT_ACCESS_ANONYMOUS=allow",
+		"ENTREPOT_ACCESS_HTPASSWD_FILE=htpasswd",
+		"ENTREPOT_ACCESS_USERS=Alice",
+		"ENTREPOT_ACCESS_USERS_ALICE_PULL=ghcr.io/corp/**, Docker.io/tools:v*",
+		"ENTREPOT_CACHE_REVALIDATE_TIMEOUT=1s",
+		"ENTREPOT_CACHE_NEGATIVE_TTL=0",
+		"ENTREPOT_CACHE_ON_UPSTREAM_DELETE=keep",
+		"ENTREPOT_REGISTRIES_DOCKER_IO_TAG_TTL=redis:latest 1m,**:{v1,v2} 1d",
+		"ENTREPOT_REGISTRIES_DOCKER_IO_EXPOSE=redis,corp/base-*",
+		"ENTREPOT_REGISTRIES_DOCKER_IO_QUOTA_RESERVE=20",
+		"ENTREPOT_REGISTRIES_GHCR_IO_AUTHORIZATION=client",
+		"ENTREPOT_REGISTRIES_GHCR_IO_BANDWIDTH=sat-sun 5MB/s, else 1MB/s",
+		"ENTREPOT_REGISTRIES_QUAY_IO_CREDENTIALS_USERNAME=bot",
+		"ENTREPOT_REGISTRIES_QUAY_IO_CREDENTIALS_EXEC=get-password,-q",
+		"ENTREPOT_REGISTRIES_QUAY_IO_CREDENTIALS_LIFETIME=1h",
+		"ENTREPOT_REGISTRIES_LOCALHOST_5001_CREDENTIALS_DOCKER_CONFIG=config.json",
+		"ENTREPOT_REGISTRIES_LOCALHOST_5001_QUOTA_RESERVE=0",
+		"ENTREPOT_REGISTRIES_B_EXAMPLE_CREDENTIALS_HELPER=ecr-login",
+		"ENTREPOT_BANDWIDTH_CLIENTS=1Gbit/s",
+		"ENTREPOT_BANDWIDTH_PER_CLIENT=20MB/s",
+		"ENTREPOT_BANDWIDTH_TIME_ZONE=Europe/Berlin",
 		"ENTREPOT_ADMIN_LISTEN=off",
 		"ENTREPOT_DATA_DIR=/var/lib/entrepot",
 		"ENTREPOT_INDEX_DIR=/srv/index",
@@ -27,7 +53,7 @@ func TestEnvironmentGivesEveryField(t *testing.T) {
 		"ENTREPOT_CACHE_FILL=whole",
 		"ENTREPOT_CACHE_WHEN_ABANDONED=park",
 		"ENTREPOT_CACHE_READ_AHEAD=off",
-		"ENTREPOT_REGISTRIES= ghcr.io, quay.io,,Index.docker.io,localhost:5001",
+		"ENTREPOT_REGISTRIES= ghcr.io, quay.io,,Index.docker.io,localhost:5001,b.example",
 		"ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_USERNAME=ci",
 		"ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_PASSWORD_FILE=hub",
 		"ENTREPOT_REGISTRIES_GHCR_IO_ENDPOINTS=HTTPS://Near.Example:8443/v2proxy/, https://ghcr.io",
@@ -39,7 +65,7 @@ func TestEnvironmentGivesEveryField(t *testing.T) {
 		"ENTREPOT_REGISTRIES_GHCR_IO_HOSTS=GHCR.mirror.example,[fd00::1]:5000",
 		"ENTREPOT_REGISTRIES_GHCR_IO_TOKEN_REALMS=auth.example",
 		"ENTREPOT_REGISTRIES_QUAY_IO_CONNECTIONS_PER_BLOB=8",
-		"ENTREPOT_BANDWIDTH_UPSTREAM=200Mbit/s",
+		"ENTREPOT_BANDWIDTH_UPSTREAM=mon-fri 08:00-18:00 200Mbit/s, else unlimited",
 		"ENTREPOT_BANDWIDTH_BACKGROUND=2MB/s",
 	}
 	got, err := loadText(t, "", environ)
@@ -61,7 +87,7 @@ func TestEnvironmentWinsFieldByField(t *testing.T) {
 	want := Default()
 	want.Cache.TagTTL = 0
 	ghcr := defaultRegistry("ghcr.io")
-	ghcr.Hosts, ghcr.Credentials = []string{"c.io"}, Credentials{Username: "u", Password: NewSecret("q")}
+	ghcr.Hosts, ghcr.Credentials = []string{"c.io"}, Logins{{Username: "u", Password: NewSecret("q")}}
 	want.Registries["ghcr.io"] = ghcr
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -112,7 +138,7 @@ func TestWhatIsWrongInTheEnvironment(t *testing.T) {
 				`ENTREPOT_ADMIN_LISTEN: listen (":80") and admin_listen (":80") take the same port; allowed: two ports, or admin_listen off`,
 				`ENTREPOT_DEFAULT_REGISTRY: "c.io" is not configured; allowed: a.io, b_/o, docker.io`,
 				`ENTREPOT_CACHE_MAX_SIZE: 0 would keep nothing; allowed: 16MiB or more, such as 200GiB, a percentage such as 80%, or to leave the key out for no limit but the free space`,
-				`ENTREPOT_REGISTRIES_A_IO_CREDENTIALS_PASSWORD: a password without a username; allowed: username with password or password_file`,
+				`ENTREPOT_REGISTRIES_A_IO_CREDENTIALS_PASSWORD: a password without a username; ` + loginAllowed,
 				`ENTREPOT_REGISTRIES: "b_/o" is not the name of a registry; allowed: host or host:port, such as registry.example:5000`,
 				`ENTREPOT_REGISTRIES_DOCKER_IO_HOSTS: the host "m.io" belongs to a.io already; allowed: one registry for each host`,
 			}},
@@ -174,19 +200,31 @@ func TestServiceLinksAreIgnored(t *testing.T) {
 func TestFieldsListsEveryKey(t *testing.T) {
 	want := []Field{
 		{"listen", "ENTREPOT_LISTEN", ":5000"},
+		{"tls.cert_file", "ENTREPOT_TLS_CERT_FILE", ""},
+		{"tls.key_file", "ENTREPOT_TLS_KEY_FILE", ""},
+		{"tls.client_ca_file", "ENTREPOT_TLS_CLIENT_CA_FILE", ""},
 		{"admin_listen", "ENTREPOT_ADMIN_LISTEN", "127.0.0.1:5001"},
 		{"data_dir", "ENTREPOT_DATA_DIR", "./data"},
 		{"index_dir", "ENTREPOT_INDEX_DIR", ""},
 		{"default_registry", "ENTREPOT_DEFAULT_REGISTRY", "docker.io"},
 		{"shutdown_grace", "ENTREPOT_SHUTDOWN_GRACE", "30s"},
+		{"offline", "ENTREPOT_OFFLINE", ""},
 		{"log.level", "ENTREPOT_LOG_LEVEL", "info"},
 		{"log.format", "ENTREPOT_LOG_FORMAT", "auto"},
+		{"access.allow_clients", "ENTREPOT_ACCESS_ALLOW_CLIENTS", ""},
+		{"access.anonymous", "ENTREPOT_ACCESS_ANONYMOUS", "auto"},
+		{"access.htpasswd_file", "ENTREPOT_ACCESS_HTPASSWD_FILE", ""},
+		{"access.users", "ENTREPOT_ACCESS_USERS", ""},
+		{"access.users.<name>.pull", "ENTREPOT_ACCESS_USERS_<NAME>_PULL", ""},
 		{"cache.max_size", "ENTREPOT_CACHE_MAX_SIZE", ""},
 		{"cache.min_free", "ENTREPOT_CACHE_MIN_FREE", "5%"},
 		{"cache.pin", "ENTREPOT_CACHE_PIN", ""},
 		{"cache.scrub_rate", "ENTREPOT_CACHE_SCRUB_RATE", "weekly"},
 		{"cache.verify_after", "ENTREPOT_CACHE_VERIFY_AFTER", "30d"},
 		{"cache.tag_ttl", "ENTREPOT_CACHE_TAG_TTL", "1m"},
+		{"cache.revalidate_timeout", "ENTREPOT_CACHE_REVALIDATE_TIMEOUT", "2s"},
+		{"cache.negative_ttl", "ENTREPOT_CACHE_NEGATIVE_TTL", "10s"},
+		{"cache.on_upstream_delete", "ENTREPOT_CACHE_ON_UPSTREAM_DELETE", "follow"},
 		{"cache.fill", "ENTREPOT_CACHE_FILL", "auto"},
 		{"cache.when_abandoned", "ENTREPOT_CACHE_WHEN_ABANDONED", "finish"},
 		{"cache.read_ahead", "ENTREPOT_CACHE_READ_AHEAD", "config"},
@@ -198,10 +236,22 @@ func TestFieldsListsEveryKey(t *testing.T) {
 		{"registries.<name>.credentials.username", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_USERNAME", ""},
 		{"registries.<name>.credentials.password", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_PASSWORD", ""},
 		{"registries.<name>.credentials.password_file", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_PASSWORD_FILE", ""},
+		{"registries.<name>.credentials.docker_config", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_DOCKER_CONFIG", ""},
+		{"registries.<name>.credentials.helper", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_HELPER", ""},
+		{"registries.<name>.credentials.exec", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_EXEC", ""},
+		{"registries.<name>.credentials.lifetime", "ENTREPOT_REGISTRIES_<NAME>_CREDENTIALS_LIFETIME", ""},
+		{"registries.<name>.authorization", "ENTREPOT_REGISTRIES_<NAME>_AUTHORIZATION", "mirror"},
+		{"registries.<name>.expose", "ENTREPOT_REGISTRIES_<NAME>_EXPOSE", ""},
+		{"registries.<name>.tag_ttl", "ENTREPOT_REGISTRIES_<NAME>_TAG_TTL", ""},
+		{"registries.<name>.quota_reserve", "ENTREPOT_REGISTRIES_<NAME>_QUOTA_RESERVE", "10%"},
+		{"registries.<name>.bandwidth", "ENTREPOT_REGISTRIES_<NAME>_BANDWIDTH", ""},
 		{"registries.<name>.hosts", "ENTREPOT_REGISTRIES_<NAME>_HOSTS", ""},
 		{"registries.<name>.token_realms", "ENTREPOT_REGISTRIES_<NAME>_TOKEN_REALMS", ""},
 		{"bandwidth.upstream", "ENTREPOT_BANDWIDTH_UPSTREAM", ""},
 		{"bandwidth.background", "ENTREPOT_BANDWIDTH_BACKGROUND", ""},
+		{"bandwidth.clients", "ENTREPOT_BANDWIDTH_CLIENTS", ""},
+		{"bandwidth.per_client", "ENTREPOT_BANDWIDTH_PER_CLIENT", ""},
+		{"bandwidth.time_zone", "ENTREPOT_BANDWIDTH_TIME_ZONE", ""},
 	}
 	if diff := cmp.Diff(want, Fields()); diff != "" {
 		t.Error(diff)

@@ -85,6 +85,8 @@ func (l *loader) decode(n *yaml.Node, v reflect.Value, key string, line int) {
 		if l.want(n, yaml.ScalarNode, key) {
 			l.set(v, n.Value, key)
 		}
+	case v.Type() == reflect.TypeFor[Logins]():
+		l.decodeLogins(n, v, key)
 	case v.Kind() == reflect.Slice:
 		if l.want(n, yaml.SequenceNode, key) {
 			l.decodeList(n, v, key)
@@ -120,6 +122,24 @@ func (l *loader) decodeList(n *yaml.Node, v reflect.Value, key string) {
 	v.Set(items)
 }
 
+// decodeLogins takes credentials, which are a mapping, or a list of several. One alone has the key of the list.
+func (l *loader) decodeLogins(n *yaml.Node, v reflect.Value, key string) {
+	switch {
+	case n.Kind == yaml.SequenceNode && len(n.Content) == 1:
+		n = n.Content[0]
+	case n.Kind == yaml.SequenceNode:
+		l.decodeList(n, v, key)
+		return
+	case n.Kind == yaml.ScalarNode: // it is not repeated: it may be a password
+		l.fail(key, "a single value is given; allowed: a mapping, or a list of mappings")
+		return
+	}
+	var login Login
+	if l.decode(n, reflect.ValueOf(&login).Elem(), key, n.Line); !login.isZero() {
+		v.Set(reflect.ValueOf(Logins{login}))
+	}
+}
+
 // decodeStruct lays a mapping over the fields that have its keys.
 func (l *loader) decodeStruct(n *yaml.Node, v reflect.Value, key string) {
 	var allowed []string
@@ -130,7 +150,7 @@ func (l *loader) decodeStruct(n *yaml.Node, v reflect.Value, key string) {
 	for name, value := range l.pairs(n) {
 		i := slices.Index(allowed, name.Value)
 		switch first := lines[name.Value]; {
-		case i < 0 && v.Type() == reflect.TypeFor[Credentials]():
+		case i < 0 && v.Type() == reflect.TypeFor[Login]():
 			// What is written here by mistake may be a secret.
 			l.failAt(name.Line, key, "unknown key; %sallowed: %s", didYouMean(name.Value, allowed), list(allowed))
 		case i < 0:
@@ -145,15 +165,18 @@ func (l *loader) decodeStruct(n *yaml.Node, v reflect.Value, key string) {
 	}
 }
 
-// decodeTable lays a mapping from registries' names over those that are there.
+// decodeTable lays a mapping from names over those that are there.
 func (l *loader) decodeTable(n *yaml.Node, v reflect.Value, key string) {
 	type given struct {
 		name string
 		line int
 	}
 	before := map[string]given{}
+	if v.IsNil() {
+		v.Set(reflect.MakeMap(v.Type()))
+	}
 	for name, value := range l.pairs(n) {
-		canonical := CanonicalRegistry(name.Value)
+		canonical := nameIn(v.Type(), name.Value)
 		switch first, ok := before[canonical]; {
 		case ok && first.name == name.Value:
 			l.failAt(name.Line, join(key, name.Value), "given before, on line %d; allowed: once", first.line)
@@ -163,6 +186,7 @@ func (l *loader) decodeTable(n *yaml.Node, v reflect.Value, key string) {
 		default:
 			before[canonical] = given{name.Value, name.Line}
 			entry := reflect.New(v.Type().Elem()).Elem()
+			entry.Set(newEntry(v.Type()))
 			if old := v.MapIndex(reflect.ValueOf(canonical)); old.IsValid() {
 				entry.Set(old)
 			}

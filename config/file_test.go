@@ -8,16 +8,16 @@ import (
 )
 
 func TestWhatIsWrongInTheFile(t *testing.T) {
-	const keys = "listen, admin_listen, data_dir, index_dir, default_registry, shutdown_grace, log, cache, registries, bandwidth"
+	const keys = "listen, tls, admin_listen, data_dir, index_dir, default_registry, shutdown_grace, offline, log, access, cache, registries, bandwidth"
 	const host = "allowed: host or host:port, such as registry.example:5000"
-	const both = "allowed: username with password or password_file"
+	const both = loginAllowed
 	for _, tt := range []struct {
 		name, file string
 		want       []string
 	}{
 		// Shape.
 		{"unknown key", "cache:\n  tag_tl: 5s\n",
-			[]string{"f.yaml:2: cache.tag_tl: unknown key; did you mean tag_ttl? allowed: max_size, min_free, pin, scrub_rate, verify_after, tag_ttl, fill, when_abandoned, read_ahead"}},
+			[]string{"f.yaml:2: cache.tag_tl: unknown key; did you mean tag_ttl? allowed: max_size, min_free, pin, scrub_rate, verify_after, tag_ttl, revalidate_timeout, negative_ttl, on_upstream_delete, fill, when_abandoned, read_ahead"}},
 		{"unknown key far from any", "zzzzzzzz: 1\n",
 			[]string{"f.yaml:1: zzzzzzzz: unknown key; allowed: " + keys}},
 		{"key that is no text", "\n? [listen]\n: 1\n",
@@ -28,7 +28,7 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 			[]string{"f.yaml:1: <<: unknown key; allowed: " + keys}},
 		{"unknown key in a list", "registries:\n  ghcr.io:\n    endpoints:\n    - url: https://a\n    - urk: https://b\n",
 			[]string{
-				"f.yaml:5: registries.ghcr.io.endpoints[1].urk: unknown key; did you mean url? allowed: url, trusted",
+				"f.yaml:5: registries.ghcr.io.endpoints[1].urk: unknown key; did you mean url? allowed: url, trusted, ca_file, client_cert_file, client_key_file, insecure, proxy, dial, dns",
 				"f.yaml:5: registries.ghcr.io.endpoints[1].url: no url is given; allowed: a URL such as https://ghcr.io",
 			}},
 		{"duplicate key", "listen: :1\ndata_dir: x\nlisten: :2\n",
@@ -134,8 +134,8 @@ func TestWhatIsWrongInTheFile(t *testing.T) {
 			[]string{"f.yaml:5: registries.a.io.credentials.password: this is the mark of config check, not a password; allowed: the password itself, or a password_file"}},
 		{"unknown key of credentials", "registries:\n  a.io:\n    credentials:\n      usrname: u\n      hunter2: x\n",
 			[]string{
-				"f.yaml:4: registries.a.io.credentials: unknown key; did you mean username? allowed: username, password, password_file",
-				"f.yaml:5: registries.a.io.credentials: unknown key; allowed: username, password, password_file",
+				"f.yaml:4: registries.a.io.credentials: unknown key; did you mean username? allowed: username, password, password_file, docker_config, helper, exec, lifetime",
+				"f.yaml:5: registries.a.io.credentials: unknown key; allowed: username, password, password_file, docker_config, helper, exec, lifetime",
 			}},
 
 		// What does not fit together.

@@ -27,21 +27,12 @@ var (
 func (p *Pattern) UnmarshalText(text []byte) error {
 	registry, repository, tag, tagged := Pattern(text).cut()
 	registry = CanonicalRegistry(registry)
-	if registry == dockerHub && !strings.Contains(repository, "/") && repository != "" && repository != "**" {
-		repository = "library/" + repository
+	if registry == dockerHub {
+		repository = official(repository)
 	}
-	problem := ""
-	switch {
-	case repository == "":
-		problem = "names no repository"
-	case strings.ContainsAny(registry, "*?[{"):
+	problem := imageProblem(repository, tag, tagged)
+	if problem != "names no repository" && strings.ContainsAny(registry, "*?[{") {
 		problem = "does not say which registry"
-	case !repositoryPattern.MatchString(repository) || tagged && !tagPattern.MatchString(tag):
-		problem = "has what no name has"
-	case strings.HasPrefix(repository, "/") || strings.HasSuffix(repository, "/") || strings.Contains(repository, "//"):
-		problem = "has an empty part"
-	case !doublestar.ValidatePattern(repository) || !doublestar.ValidatePattern(tag):
-		problem = "has a bracket without its other"
 	}
 	if problem != "" {
 		return fmt.Errorf("%s %s; %s", quote(string(text)), problem, patternAllowed)
@@ -66,7 +57,7 @@ func (p Pattern) cut() (registry, repository, tag string, tagged bool) {
 // digest alone, which is meant by patterns for all tags.
 func (p Pattern) Match(registry, repository, tag string) bool {
 	of, repositories, tags, tagged := p.cut()
-	return of == registry && doublestar.MatchUnvalidated(repositories, repository) && (!tagged || doublestar.MatchUnvalidated(tags, tag))
+	return of == registry && doublestar.MatchUnvalidated(repositories, repository) && (!tagged || matchTag(tags, tag))
 }
 
 // ScrubRate is how fast kept content is read again to see whether it is still right: in bytes per second, or one of the following.

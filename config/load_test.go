@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -19,9 +18,7 @@ func loadText(t *testing.T, text string, environ []string, overrides ...Override
 	if err := os.WriteFile("f.yaml", []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile("hub", []byte("from-file\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	namedFiles(t)
 	return Load("f.yaml", environ, overrides...)
 }
 
@@ -30,76 +27,6 @@ func message(err error) string {
 		return ""
 	}
 	return err.Error()
-}
-
-const wholeFile = `listen: 127.0.0.1:80
-admin_listen: off
-data_dir: /var/lib/entrepot
-index_dir: /srv/index
-default_registry: GHCR.io
-shutdown_grace: 1d12h
-log: {level: debug, format: json}
-cache:
-  {max_size: 200GiB, min_free: 5%, pin: [Docker.io/alpine:3.*, ghcr.io/owner/**], scrub_rate: 20MiB/s, verify_after: 0,
-  tag_ttl: 90s, fill: whole, when_abandoned: park, read_ahead: off}
-registries:
-  index.docker.io:
-    credentials: {username: ci, password_file: hub}
-  ghcr.io:
-    endpoints: [{url: HTTPS://Near.Example:8443/v2proxy/, trusted: true}, {url: https://ghcr.io, trusted: false}]
-    prefer: speed
-    connections: {per_blob: 1, per_endpoint: 100}
-    credentials: {username: 0123, password: s3cret}
-    hosts: [GHCR.mirror.example, "[fd00::1]:5000"]
-    token_realms: [auth.example]
-  quay.io:
-    connections: {per_blob: 8}
-  localhost:5001: {}
-bandwidth: {upstream: 200Mbit/s, background: 2MB/s}
-`
-
-func wholeConfig() *Config {
-	return &Config{
-		Listen:          "127.0.0.1:80",
-		DataDir:         "/var/lib/entrepot",
-		IndexDir:        "/srv/index",
-		DefaultRegistry: "ghcr.io",
-		ShutdownGrace:   Duration(36 * time.Hour),
-		Log:             Log{Level: "debug", Format: "json"},
-		Cache: Cache{
-			MaxSize: Space{Bytes: 200 << 30}, MinFree: Space{Percent: 5},
-			Pin:       []Pattern{"docker.io/library/alpine:3.*", "ghcr.io/owner/**"},
-			ScrubRate: 20 << 20, TagTTL: Duration(90 * time.Second),
-			Fill: "whole", WhenAbandoned: "park", ReadAhead: "off",
-		},
-		Registries: map[string]Registry{
-			"docker.io": {
-				Endpoints:   []Endpoint{{URL: "https://registry-1.docker.io", Trusted: true}},
-				Prefer:      "order",
-				Connections: Connections{PerBlob: 6, PerEndpoint: 24},
-				Credentials: Credentials{Username: "ci", PasswordFile: "hub"},
-			},
-			"ghcr.io": {
-				Endpoints:   []Endpoint{{URL: "https://near.example:8443/v2proxy", Trusted: true}, {URL: "https://ghcr.io"}},
-				Prefer:      "speed",
-				Connections: Connections{PerBlob: 1, PerEndpoint: 100},
-				Credentials: Credentials{Username: "0123", Password: NewSecret("s3cret")},
-				Hosts:       []string{"ghcr.mirror.example", "[fd00::1]:5000"},
-				TokenRealms: []string{"auth.example"},
-			},
-			"quay.io": {
-				Endpoints:   []Endpoint{{URL: "https://quay.io", Trusted: true}},
-				Prefer:      "order",
-				Connections: Connections{PerBlob: 8, PerEndpoint: 24},
-			},
-			"localhost:5001": {
-				Endpoints:   []Endpoint{{URL: "https://localhost:5001", Trusted: true}},
-				Prefer:      "order",
-				Connections: Connections{PerBlob: 6, PerEndpoint: 24},
-			},
-		},
-		Bandwidth: Bandwidth{Upstream: 25_000_000, Background: 2_000_000},
-	}
 }
 
 func TestLoadGivesEveryField(t *testing.T) {
@@ -153,19 +80,19 @@ func TestSomeEndpointIsTrusted(t *testing.T) {
 		environ         []string
 		want            []Endpoint
 	}{
-		{"none marked", "[{url: https://a.io}, {url: https://b.io}]", nil, []Endpoint{{a, true}, {b, false}}},
-		{"the last", "[{url: https://a.io}, {url: https://b.io, trusted: true}]", nil, []Endpoint{{a, false}, {b, true}}},
+		{"none marked", "[{url: https://a.io}, {url: https://b.io}]", nil, []Endpoint{{URL: a, Trusted: true}, {URL: b}}},
+		{"the last", "[{url: https://a.io}, {url: https://b.io, trusted: true}]", nil, []Endpoint{{URL: a}, {URL: b, Trusted: true}}},
 		{"several", "[{trusted: true, url: https://a.io}, {url: https://b.io}, {url: https://c.io, trusted: true}]", nil,
-			[]Endpoint{{a, true}, {b, false}, {c, true}}},
-		{"all", "[{url: https://a.io, trusted: true}, {url: https://b.io, trusted: true}]", nil, []Endpoint{{a, true}, {b, true}}},
+			[]Endpoint{{URL: a, Trusted: true}, {URL: b}, {URL: c, Trusted: true}}},
+		{"all", "[{url: https://a.io, trusted: true}, {url: https://b.io, trusted: true}]", nil, []Endpoint{{URL: a, Trusted: true}, {URL: b, Trusted: true}}},
 		{"not the first", "[{url: https://a.io, trusted: false}, {url: https://b.io, trusted: true}]", nil,
-			[]Endpoint{{a, false}, {b, true}}},
-		{"not the second", "[{url: https://a.io}, {url: https://b.io, trusted: false}]", nil, []Endpoint{{a, true}, {b, false}}},
-		{"no endpoint", "[]", nil, []Endpoint{{a, true}}},
+			[]Endpoint{{URL: a}, {URL: b, Trusted: true}}},
+		{"not the second", "[{url: https://a.io}, {url: https://b.io, trusted: false}]", nil, []Endpoint{{URL: a, Trusted: true}, {URL: b}}},
+		{"no endpoint", "[]", nil, []Endpoint{{URL: a, Trusted: true}}},
 		{"replaced by a variable", "[{url: https://a.io, trusted: false}, {url: https://b.io, trusted: true}]",
-			[]string{"ENTREPOT_REGISTRIES_A_IO_ENDPOINTS=https://c.io,https://b.io"}, []Endpoint{{c, true}, {b, false}}},
+			[]string{"ENTREPOT_REGISTRIES_A_IO_ENDPOINTS=https://c.io,https://b.io"}, []Endpoint{{URL: c, Trusted: true}, {URL: b}}},
 		{"a refusal replaced by a variable", "[{url: https://a.io, trusted: false}]",
-			[]string{"ENTREPOT_REGISTRIES_A_IO_ENDPOINTS=https://a.io"}, []Endpoint{{a, true}}},
+			[]string{"ENTREPOT_REGISTRIES_A_IO_ENDPOINTS=https://a.io"}, []Endpoint{{URL: a, Trusted: true}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			first, err := loadText(t, "registries: {a.io: {endpoints: "+tt.endpoints+"}}\n", tt.environ)
@@ -209,7 +136,7 @@ func TestPackageDocHoldsTheWholeFile(t *testing.T) {
 	var example strings.Builder
 	for line := range strings.Lines(doc) {
 		if rest, ok := strings.CutPrefix(line, "//\t"); ok {
-			example.WriteString(strings.ReplaceAll(rest, "/run/secrets/hub", "hub"))
+			example.WriteString(strings.NewReplacer("/run/secrets/", "", "/etc/entrepot/", "").Replace(rest))
 		}
 	}
 	if _, err := loadText(t, example.String(), nil); err != nil {
@@ -234,11 +161,9 @@ func TestOverridesWinAndAreNamed(t *testing.T) {
 	}
 	want := Default()
 	want.Listen, want.AdminListen, want.DataDir, want.DefaultRegistry = ":82", "", "env", "ghcr.io"
-	want.Registries["ghcr.io"] = Registry{
-		Endpoints:   []Endpoint{{"http://localhost:5001", true}, {"http://localhost:5002", false}},
-		Prefer:      "order",
-		Connections: Connections{PerBlob: 6, PerEndpoint: 24},
-	}
+	ghcr := defaultRegistry("ghcr.io")
+	ghcr.Endpoints = []Endpoint{{URL: "http://localhost:5001", Trusted: true}, {URL: "http://localhost:5002"}}
+	want.Registries["ghcr.io"] = ghcr
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -285,22 +210,6 @@ func TestWriteYAMLLoadsAgainWithoutSecrets(t *testing.T) {
 	}
 }
 
-// putBack puts another password in the place of each that WriteYAML has hidden.
-func putBack(text string) string {
-	return strings.ReplaceAll(text, "      password: '"+hidden+"'\n", "      password: put back\n")
-}
-
-// hideSecrets puts what putBack writes for a secret in its place.
-func hideSecrets(c *Config) *Config {
-	for name, registry := range c.Registries {
-		if !registry.Credentials.Password.IsZero() {
-			registry.Credentials.Password = NewSecret("put back")
-		}
-		c.Registries[name] = registry
-	}
-	return c
-}
-
 func TestWriteYAMLText(t *testing.T) {
 	c, err := loadText(t, wholeFile, nil)
 	if err != nil {
@@ -311,7 +220,7 @@ func TestWriteYAMLText(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"admin_listen: ''", "shutdown_grace: 1d12h", "  max_size: 200GiB", "  min_free: 5%",
-		"      password: '[hidden]'", "      username: '0123'", "  upstream: 25MB/s", "  background: 2MB/s", "  fill: whole",
+		"      password: '[hidden]'", "      username: '0123'", "  upstream: mon-fri 08:00-18:00 25MB/s, else unlimited", "  background: 2MB/s", "  fill: whole",
 		"  when_abandoned: park", "  scrub_rate: 20MiB/s", "  verify_after: 0s", "  pin:",
 		"  - docker.io/library/alpine:3.*", "index_dir: /srv/index",
 		"  read_ahead: 'off'", "    prefer: speed", "      per_blob: 1", "      per_endpoint: 100"} {
@@ -323,7 +232,7 @@ func TestWriteYAMLText(t *testing.T) {
 
 func TestResolveSeesAReplacedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "password")
-	c := Credentials{Username: "u", PasswordFile: path}
+	c := Login{Username: "u", PasswordFile: path}
 	for _, tt := range []struct{ content, password, err string }{
 		{"one\n", "one", ""},
 		{"two\r\n", "two", ""},
@@ -340,7 +249,7 @@ func TestResolveSeesAReplacedFile(t *testing.T) {
 			t.Errorf("%.20q: %q, %v", tt.content, password, err)
 		}
 	}
-	user, password, err := Credentials{Username: "u", Password: NewSecret("p")}.Resolve()
+	user, password, err := Login{Username: "u", Password: NewSecret("p")}.Resolve()
 	if user != "u" || password != "p" || err != nil {
 		t.Error(user, password, err)
 	}
@@ -355,48 +264,4 @@ func TestCanonicalRegistry(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
-}
-
-// FuzzLoad asserts that whatever loads is complete and loads again from what WriteYAML writes of it.
-func FuzzLoad(f *testing.F) {
-	f.Add(strings.ReplaceAll(wholeFile, "password_file: hub", "password: p"), "ENTREPOT_LOG_LEVEL=warn")
-	f.Add("", "ENTREPOT_REGISTRIES=ghcr.io,quay.io")
-	f.Add("registries: {a-b: {hosts: [x]}, a.b: }", "ENTREPOT_REGISTRIES_A_B_HOSTS=y")
-	f.Add("cache: {max_size: 12.5%, tag_ttl: 1.5d}", "ENTREPOT_BANDWIDTH_UPSTREAM=1Gbit/s")
-	f.Add("registries: {a.io: {endpoints: [{url: http://b.io}, {url: http://a.io, trusted: true}], connections: {per_blob: 8}}}", "")
-	f.Add("registries: {a.io: {endpoints: [{url: http://a.io, trusted: false}], prefer: speed}}", "ENTREPOT_REGISTRIES_A_IO_CONNECTIONS_PER_ENDPOINT=1000")
-	f.Add("cache: {pin: ['docker.io/{a,b}:[0-9]*'], scrub_rate: off}\nindex_dir: i", "ENTREPOT_CACHE_PIN=docker.io/**")
-	f.Add("cache: {fill: whole, when_abandoned: park}", "ENTREPOT_BANDWIDTH_BACKGROUND=1MiB/s")
-	f.Add("a: &a [*a, {<<: *a}]\n---\n", "ENTREPOT_CACHE_MAX_SIZE=")
-	f.Add("data_dir: \"\\u2028 \\x85 \\t\"\nregistries: {a: {credentials: {username: \"\\x00\", password: \"~\"}}}", "")
-	path := filepath.Join(f.TempDir(), "f.yaml")
-	f.Fuzz(func(t *testing.T, text, variable string) {
-		load := func(text []byte, environ ...string) (*Config, error) {
-			if err := os.WriteFile(path, text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			return Load(path, environ)
-		}
-		c, err := load([]byte(text), variable)
-		if err != nil {
-			if strings.ContainsRune(strings.ReplaceAll(err.Error(), path, ""), '\x00') {
-				t.Errorf("control character in %q", err)
-			}
-			return
-		}
-		if err := c.Validate(); err != nil {
-			t.Fatal(err)
-		}
-		var b bytes.Buffer
-		if err := c.WriteYAML(&b); err != nil {
-			t.Fatal(err)
-		}
-		again, err := load([]byte(putBack(b.String())))
-		if err != nil {
-			t.Fatalf("%v in\n%s", err, &b)
-		}
-		if diff := cmp.Diff(hideSecrets(c), again, cmp.Transformer("none", func(s []string) string { return strings.Join(s, ",") })); diff != "" {
-			t.Errorf("%s in\n%s", diff, &b)
-		}
-	})
 }

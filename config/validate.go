@@ -1,16 +1,15 @@
 package config
 
 import (
-	"cmp"
 	"errors"
 	"maps"
 	"net"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Validate reports what does not fit together, one line each. What [Load] returns has passed it. It reads the password
@@ -27,16 +26,29 @@ func (c *Config) check(from origins) []error {
 		k.fail("default_registry", "%s is not configured; allowed: %s", quote(c.DefaultRegistry), list(names))
 	}
 	k.space()
-	for i, pattern := range c.Cache.Pin {
-		if registry, _, _, _ := pattern.cut(); !slices.Contains(names, registry) {
-			k.fail(item("cache.pin", i), "the registry of %s is not configured; allowed: %s", quote(string(pattern)), list(names))
-		}
+	k.patterns("cache.pin", c.Cache.Pin, names)
+	if c.Cache.RevalidateTimeout > mostPatience {
+		k.fail("cache.revalidate_timeout", "%s is longer than clients wait; allowed: up to %s", c.Cache.RevalidateTimeout, mostPatience)
 	}
+	k.tls()
+	k.access(names)
 	hosts := map[string]string{}
 	for _, name := range names {
 		k.registry(name, hosts)
 	}
 	return k.errs
+}
+
+// mostPatience leaves of the half minute that clients wait for an answer what it takes to give them the last good one.
+const mostPatience = Duration(20 * time.Second)
+
+// patterns checks that the registries of patterns are there.
+func (k *checker) patterns(key string, patterns []Pattern, names []string) {
+	for i, pattern := range patterns {
+		if registry, _, _, _ := pattern.cut(); !slices.Contains(names, registry) {
+			k.fail(item(key, i), "the registry of %s is not configured; allowed: %s", quote(string(pattern)), list(names))
+		}
+	}
 }
 
 type checker struct {
@@ -142,90 +154,4 @@ func wildcard(host string) bool {
 	return host == "" || err == nil && ip.IsUnspecified()
 }
 
-// More connections than these are a slip of the hand, or a burden to the registry, sooner than a gain.
-const (
-	mostPerBlob     Count = 8
-	mostPerEndpoint Count = 1000
-)
-
-const hostAllowed = "allowed: host or host:port, such as registry.example:5000"
-
-// registry checks one registry. Hosts maps the Host names claimed so far to their registries.
-func (k *checker) registry(name string, hosts map[string]string) {
-	registry, key := k.config.Registries[name], join("registries", name)
-	switch {
-	case name != CanonicalRegistry(name):
-		k.fail(key, "%s is not the canonical name; allowed: %s", quote(name), CanonicalRegistry(name))
-	case !validHost(name):
-		k.fail(key, "%s is not the name of a registry; %s", quote(name), hostAllowed)
-	}
-	seen := map[string]bool{}
-	for i, endpoint := range registry.Endpoints {
-		switch at := item(key+".endpoints", i); {
-		case endpoint.URL == "":
-			k.fail(at+".url", "no url is given; allowed: a URL such as https://%s", clip(name))
-		case seen[place(endpoint.URL)]:
-			k.fail(at, "the endpoint %s is given twice; allowed: once", quote(endpoint.URL.String()))
-		}
-		seen[place(endpoint.URL)] = true
-	}
-	for i, host := range registry.Hosts {
-		at := item(key+".hosts", i)
-		switch other, taken := hosts[host]; {
-		case !validHost(host):
-			k.fail(at, "%s is not a Host name; %s", quote(host), hostAllowed)
-		case taken && other == name:
-			k.fail(at, "the host %s is given twice; allowed: once", quote(host))
-		case taken:
-			k.fail(at, "the host %s belongs to %s already; allowed: one registry for each host", quote(host), other)
-		}
-		if _, taken := hosts[host]; !taken {
-			hosts[host] = name
-		}
-	}
-	for i, host := range registry.TokenRealms {
-		if !validHost(host) {
-			k.fail(item(key+".token_realms", i), "%s is not a host; %s", quote(host), hostAllowed)
-		}
-	}
-	k.count(registry.Connections.PerBlob, mostPerBlob, key+".connections.per_blob")
-	k.count(registry.Connections.PerEndpoint, mostPerEndpoint, key+".connections.per_endpoint")
-	k.credentials(registry.Credentials, key+".credentials")
-}
-
-// place is equal for two URLs of the same endpoint: no slash at the end makes another, nor a port that goes without saying.
-func place(u URL) string {
-	parsed, err := url.Parse(string(u))
-	if err != nil {
-		return string(u)
-	}
-	port := cmp.Or(parsed.Port(), map[string]string{"http": "80", "https": "443"}[parsed.Scheme])
-	return parsed.Scheme + "://" + strings.ToLower(net.JoinHostPort(parsed.Hostname(), port)) + strings.TrimRight(parsed.EscapedPath(), "/")
-}
-
-// count checks a count, unless it was not given: [Load] gives all, whoever makes a configuration by hand perhaps not.
-func (k *checker) count(n, most Count, key string) {
-	if n < 0 || n > most {
-		k.fail(key, "%d is out of bounds; allowed: 1 to %d", n, most)
-	}
-}
-
 func item(key string, i int) string { return key + "[" + strconv.Itoa(i) + "]" }
-
-func (k *checker) credentials(c Credentials, key string) {
-	const allowed = "allowed: username with password or password_file"
-	switch password, file := !c.Password.IsZero(), c.PasswordFile != ""; {
-	case password && file:
-		k.fail(key+".password_file", "password and password_file are both given; %s", allowed)
-	case k.from.of(key + ".password").refused: // there is one, in a way
-	case c.Username != "" && !password && !file:
-		k.fail(key+".username", "a username without a password; %s", allowed)
-	case c.Username == "" && password:
-		k.fail(key+".password", "a password without a username; %s", allowed)
-	case c.Username == "" && file:
-		k.fail(key+".password_file", "a password_file without a username; %s", allowed)
-	}
-	if _, _, err := c.Resolve(); err != nil {
-		k.fail(key+".password_file", "%s; allowed: a file that can be read and holds the password", err)
-	}
-}

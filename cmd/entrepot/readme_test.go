@@ -53,7 +53,7 @@ func TestReadmeConfigurationLoads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(c.Registries) != 3 || c.Bandwidth.Upstream == 0 {
+		if len(c.Registries) != 3 || c.Bandwidth.Upstream.IsZero() {
 			t.Errorf("%+v", c)
 		}
 	}

@@ -92,14 +92,18 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) (err error) {
 }
 
 func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (map[string]*upstream.Registry, error) {
-	limiter, background := bandwidth.New(int64(c.Bandwidth.Upstream)), bandwidth.New(int64(c.Bandwidth.Background))
+	rate := func(p config.Plan) int64 {
+		rate, _ := p.At(time.Now())
+		return int64(rate)
+	}
+	limiter, background := bandwidth.New(rate(c.Bandwidth.Upstream)), bandwidth.New(rate(c.Bandwidth.Background))
 	opened := make(map[string]*upstream.Registry)
 	for name, r := range c.Registries {
 		opts := upstream.Options{
 			Name: name, TokenRealms: r.TokenRealms, Limiter: limiter, Background: background, Observer: metrics, Log: log,
 			UserAgent: "entrepot/" + version(), BySpeed: r.Prefer == "speed",
 			ConnectionsPerBlob: int(r.Connections.PerBlob), ConnectionsPerEndpoint: int(r.Connections.PerEndpoint),
-			Logins: logins(r.Credentials),
+			Logins: logins(r.Credentials, name),
 		}
 		for _, e := range r.Endpoints {
 			u, err := url.Parse(e.URL.String())
@@ -118,15 +122,26 @@ func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (m
 	return opened, nil
 }
 
-// logins are the sources of a registry's credentials: none, or one.
-func logins(c config.Credentials) []credential.Source {
+// logins are the sources of a registry's credentials.
+func logins(all config.Logins, registry string) (sources []credential.Source) {
+	for _, c := range all {
+		sources = append(sources, source(c, registry))
+	}
+	return sources
+}
+
+func source(c config.Login, registry string) credential.Source {
 	switch {
 	case c.PasswordFile != "":
-		return []credential.Source{credential.File(c.Username, c.PasswordFile)}
-	case c.Username != "":
-		return []credential.Source{credential.Static(credential.Login{Username: c.Username, Password: c.Password.Reveal()})}
+		return credential.File(c.Username, c.PasswordFile)
+	case c.DockerConfig != "":
+		return credential.Docker(c.DockerConfig, registry)
+	case c.Helper != "":
+		return credential.Helper(c.Helper, registry, time.Duration(c.Lifetime))
+	case len(c.Exec) > 0:
+		return credential.Exec(c.Exec, c.Username, time.Duration(c.Lifetime))
 	}
-	return nil
+	return credential.Static(credential.Login{Username: c.Username, Password: c.Password.Reveal()})
 }
 
 func openCache(ctx context.Context, c *config.Config, upstreams map[string]*upstream.Registry, metrics *proxy.Metrics, log *zap.Logger) (*cache.Cache, error) {

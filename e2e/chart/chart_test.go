@@ -200,7 +200,7 @@ config:
   registries:
     docker.io: {credentials: {username: ci, password_file: /run/secrets/entrepot/hub/token}}
     ghcr.io: {credentials: {username: bot, password_file: /run/secrets/entrepot/private.ghcr/password}}`, func(r *release, c *config.Config) bool {
-			_, password, err := c.Registries["ghcr.io"].Credentials.Resolve()
+			_, password, err := c.Registries["ghcr.io"].Credentials[0].Resolve()
 			return err == nil && password == "s3cret" && *r.pod().Volumes[1].Secret.DefaultMode == 0o440
 		}},
 		{"empty directory", "{persistence: {enabled: false, size: 20Gi}, config: {cache: {max_size: 15GiB}}}", func(r *release, c *config.Config) bool {
