@@ -43,8 +43,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- range $name, $registry := $config.registries | default dict -}}
-{{- if dig "credentials" "password" "" ($registry | default dict) -}}
+{{- $logins := get ($registry | default dict) "credentials" | default list -}}
+{{- range (kindIs "map" $logins | ternary (list $logins) $logins) -}}
+{{- if .password -}}
 {{- fail (printf "config.registries.%s.credentials.password would be readable in a ConfigMap: put it into a Secret, name that in secrets, and give password_file" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range (get ($registry | default dict) "endpoints" | default list) -}}
+{{- if regexMatch "://[^/]*:[^/]*@" (toString .proxy) -}}
+{{- fail (printf "config.registries.%s.endpoints: a proxy's password would be readable in a ConfigMap: give the proxy by HTTPS_PROXY in extraEnv, from a Secret" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $max := dig "cache" "max_size" "" $config -}}
