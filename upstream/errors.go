@@ -45,6 +45,7 @@ type Error struct {
 	Status        int           // 0 when no answer came
 	Code, Message string        // the first entry of upstream's OCI error body, if it had one; printable and short
 	RetryAfter    time.Duration // when upstream would like to be asked again; 0: it did not say, or at once; an hour at most
+	Challenge     string        // of a 401 of the registry's own: what it asks of a client, as the value of a WWW-Authenticate header
 	Err           error         // the cause, when no usable answer came
 
 	// hearsay marks a status that is not the registry's word on what was asked: that of a token server that is out of
@@ -129,6 +130,9 @@ func (r *Registry) refusal(q question, resp *http.Response, home origin) *Error 
 	case q.kind == kindToken:
 		// A token server says who may pull. That it has no such page, say, is no word on the image.
 		e.hearsay = !denied
+	}
+	if e.Status == http.StatusUnauthorized && originOf(resp.Request.URL) == home {
+		e.Challenge = passed(resp.Header.Values("WWW-Authenticate"))
 	}
 	if resp.StatusCode < 400 {
 		e.Err = errors.New("not a status that answers this")

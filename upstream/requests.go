@@ -69,9 +69,7 @@ func (r *Registry) manifest(ctx context.Context, q question, repository, referen
 	err := r.inTurn(ctx, q, func(e *endpoint) error {
 		err := r.whole(ctx, e, q, repository, "manifests/"+reference, nil, check)
 		if q.method == http.MethodHead && headRefused(err) {
-			q := q
-			q.method = http.MethodGet
-			q.op = "GET" + strings.TrimPrefix(q.op, "HEAD")
+			q := q.byGet()
 			if err = r.whole(ctx, e, q, repository, "manifests/"+reference, nil, check); err != nil {
 				err = r.failed(q, err)
 			}
@@ -103,7 +101,7 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 			return nil
 		})
 		if headRefused(err) {
-			size, err = r.statByGet(ctx, e, repository, d)
+			size, err = r.statByGet(ctx, e, q)
 		}
 		return err
 	})
@@ -115,9 +113,9 @@ func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Dig
 
 var errNoSize = errors.New("blob without a size")
 
-// statByGet reads the size of a blob off the answer to a GET of its first byte.
-func (r *Registry) statByGet(ctx context.Context, e *endpoint, repository string, d digest.Digest) (int64, error) {
-	q := blobName{repository, d}.question(http.MethodGet)
+// statByGet reads the size of the blob that q asks for off the answer to a GET of its first byte.
+func (r *Registry) statByGet(ctx context.Context, e *endpoint, q question) (int64, error) {
+	q = q.byGet()
 	q.length = 1
 	ctx, cancel := context.WithTimeoutCause(ctx, smallTimeout, errSlow)
 	defer cancel()
@@ -251,6 +249,7 @@ func (r *Registry) answer(ctx context.Context, e *endpoint, q question, reposito
 	}
 	to := e.url.JoinPath("v2", repository, resource)
 	to.RawQuery = query.Encode()
+	q.as = q.as.under(ctx)
 	resp, err := r.authorized(ctx, e, q, repository, to)
 	if err != nil {
 		return nil, causeOf(ctx, err)

@@ -25,11 +25,11 @@ type candidate struct {
 }
 
 // candidates returns who may be asked q, best first: any endpoint for what is named by digest, which is the same everywhere;
-// for all else the trusted ones.
+// for all else the trusted ones; or the first alone.
 func (r *Registry) candidates(q question) []candidate {
 	var all []candidate
 	for _, e := range r.endpoints {
-		if q.byDigest || e.trusted {
+		if q.first && e.first || !q.first && (q.byDigest || e.trusted) {
 			all = append(all, candidate{e, e.statusFor(q.traffic())})
 		}
 	}

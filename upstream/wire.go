@@ -60,7 +60,8 @@ type question struct {
 	// form is what is posted. It holds secrets, and so goes nowhere but where it is sent first.
 	form url.Values
 
-	as identity // whom it is asked as
+	as    identity // whom it is asked as
+	first bool     // the first endpoint alone is asked
 }
 
 // blobName names a blob.
@@ -83,6 +84,12 @@ func (q question) traffic() traffic {
 		return small
 	}
 	return blobs
+}
+
+// byGet is q, asked by GET.
+func (q question) byGet() question {
+	q.method, q.op = http.MethodGet, "GET"+strings.TrimPrefix(q.op, q.method)
+	return q
 }
 
 // ranged reports whether only part of a blob is asked for.
