@@ -42,6 +42,7 @@ const (
 	shownKind   = "s"
 	listingKind = "l"
 	listedKind  = "k" // content that is kept
+	publicKind  = "p" // what upstream shows to everybody
 	sweptKind   = "v" // the highest version when Sweep began last, and the time
 )
 
@@ -54,6 +55,8 @@ func listingKey(r Repository, resource string) []byte {
 	return key(listingKind, r.Registry, r.Name, resource)
 }
 
+func publicKey(r Repository, what string) []byte { return key(publicKind, r.Registry, r.Name, what) }
+
 // The keys of a kind begin with its prefix.
 var (
 	tagPrefix     = key(tagKind, "")
@@ -61,6 +64,7 @@ var (
 	shownPrefix   = key(shownKind, "")
 	listingPrefix = key(listingKind, "")
 	listedPrefix  = key(listedKind, "")
+	publicPrefix  = key(publicKind, "")
 	sweptKey      = key(sweptKind)
 )
 

@@ -15,7 +15,7 @@ import (
 type Stats struct {
 	Bytes int64 // that it occupies, when Settle was last called
 	// Records that were there at the last Sweep.
-	Tags, Members, Shown, Listings, Listed int
+	Tags, Members, Shown, Listings, Listed, Public int
 }
 
 // Stats returns the latest figures.
@@ -121,7 +121,7 @@ func (x *Index) Sweep(ctx context.Context, at time.Time, kept func(digest.Digest
 			x.rot(err) // else only misses would tell
 		}
 	}
-	sw, err := x.newSweep(kept)
+	sw, err := x.newSweep(at, kept)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (x *Index) Sweep(ctx context.Context, at time.Time, kept func(digest.Digest
 		n      *int
 	}{
 		{tagPrefix, &sw.left.Tags}, {memberPrefix, &sw.left.Members}, {shownPrefix, &sw.left.Shown},
-		{listingPrefix, &sw.left.Listings}, {listedPrefix, &sw.left.Listed},
+		{listingPrefix, &sw.left.Listings}, {listedPrefix, &sw.left.Listed}, {publicPrefix, &sw.left.Public},
 	} {
 		err := x.scan(kind.prefix, func(found []seen) error {
 			begun := time.Now()
@@ -151,6 +151,7 @@ func (x *Index) Sweep(ctx context.Context, at time.Time, kept func(digest.Digest
 type sweep struct {
 	x         *Index
 	db        *badger.DB // the round ends if the store is exchanged: the versions are this one's
+	at        time.Time
 	kept      func(digest.Digest) bool
 	last, now uint64 // versions: the highest at the last Sweep, and when this one began
 	left      Stats
@@ -158,8 +159,8 @@ type sweep struct {
 
 var errExchanged = errors.New("index: opened anew in the middle of a sweep")
 
-func (x *Index) newSweep(kept func(digest.Digest) bool) (*sweep, error) {
-	sw := &sweep{x: x, kept: kept}
+func (x *Index) newSweep(at time.Time, kept func(digest.Digest) bool) (*sweep, error) {
+	sw := &sweep{x: x, at: at, kept: kept}
 	err := x.view(func(txn *badger.Txn) error {
 		sw.db, sw.now = x.live.db, txn.ReadTs()
 		item, err := txn.Get(sweptKey)
@@ -244,6 +245,9 @@ func (sw *sweep) useful(r record) bool {
 	case kind == tagKind && len(parts) == 3:
 		var tag Tag
 		return tag.decode(r.value) == nil && sw.kept(tag.Manifest.Digest)
+	case kind == publicKind && len(parts) == 3:
+		checked, err := decodePublic(r.value)
+		return err == nil && sw.at.Sub(checked) < maxPublic
 	case kind == memberKind && len(parts) == 3, kind == shownKind && len(parts) == 2:
 		return sw.kept(digest.Digest(parts[len(parts)-1]))
 	}

@@ -1,0 +1,34 @@
+package index
+
+import "time"
+
+// maxPublic is for how long it is remembered that a repository was public, since that was last looked at: for as long as an
+// outage may last, or a machine be off.
+const maxPublic = 90 * 24 * time.Hour
+
+// Public returns when upstream was last seen to show part of a repository to everybody: its content, or its tags; ok is false if
+// it was not, or did not last.
+func (x *Index) Public(repo Repository, what string) (checked time.Time, ok bool) {
+	ok = x.get(publicKey(repo, what), func(b []byte) (err error) {
+		checked, err = decodePublic(b)
+		return err
+	})
+	return checked, ok
+}
+
+// SetPublic records that upstream shows part of a repository to everybody.
+func (x *Index) SetPublic(repo Repository, what string, checked time.Time) error {
+	return x.set(publicKey(repo, what), appendTime([]byte{version}, checked))
+}
+
+// DeletePublic records that it does not any more.
+func (x *Index) DeletePublic(repo Repository, what string) error {
+	return x.remove(publicKey(repo, what))
+}
+
+func decodePublic(b []byte) (checked time.Time, err error) {
+	d := decoder{rest: b}
+	d.version()
+	checked = d.time()
+	return checked, d.done()
+}
