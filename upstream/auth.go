@@ -64,7 +64,7 @@ func (r *Registry) ask(ctx context.Context, e *endpoint, q question, to *url.URL
 		defer func() { door.leave(isAnswer(resp, err)) }()
 	}
 	since := time.Now()
-	resp, err = r.follow(ctx, q, to, authorization)
+	resp, err = r.follow(ctx, e, q, to, authorization)
 	r.hear(ctx, e, q, since, resp, err)
 	return resp, err
 }

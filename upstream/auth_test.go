@@ -358,7 +358,7 @@ func TestMovedRealmIsFound(t *testing.T) {
 	w.serve("https://auth.test", status(404))
 	w.serve("https://auth2.test", g.tokens)
 	g.realm = "https://auth2.test/token"
-	r.small.CloseIdleConnections()
+	r.endpoints[0].roads.closeIdle()
 	if e := asError(t, resolve(t, r, "library/nginx")); e.Answered() {
 		t.Errorf("%v is taken for an answer", e)
 	}

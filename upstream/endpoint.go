@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -21,6 +22,19 @@ const asideFor = 10 * time.Minute
 type Endpoint struct {
 	URL     *url.URL // a path goes before /v2/
 	Trusted bool     // it resolves tags and lists; if no endpoint is trusted, the first is
+
+	// How it is reached. Files are read again when they change, and new connections go by what they hold then. The certificate
+	// is presented, Insecure holds, and Dial is used at the endpoint's own origin alone, the rest also where that leads to.
+	CAFile                        string // PEM: authorities that are believed besides the system's
+	ClientCertFile, ClientKeyFile string // PEM: who to be in TLS; both or none
+	Insecure                      bool   // any certificate is believed
+
+	// Proxy is as of http.Transport; nil: what the environment says; NoProxy: none. Why it fails is told to nobody, as it may quote a
+	// password.
+	Proxy func(*http.Request) (*url.URL, error)
+
+	Dial string // host:port to connect to in place of the URL's, without a proxy; "": the URL's
+	DNS  string // ip or ip:port of the resolver; "": the system's
 }
 
 // EndpointStatus is how an endpoint fares, for metrics.
@@ -43,6 +57,7 @@ type endpoint struct {
 	trusted  bool
 	nobody   *account
 	logins   []*account // none: asked as nobody
+	roads    *roads
 
 	mu sync.Mutex
 	// guards following

@@ -11,7 +11,7 @@ import (
 	"github.com/entrepot/entrepot/upstream/credential"
 )
 
-// fetchTokenByIdentity asks a realm that this user may ask for a token to pull from a repository, in exchange for the
+// fetchTokenByIdentity asks a realm that an endpoint names, and that this user may ask, for a token to pull from a repository, in exchange for the
 // user's identity token: by OAuth 2.0, as the token specification of distribution has it. It is asked by POST, since the
 // identity token is a password and must be in no URL. Its errors are of type *Error.
 func (r *Registry) fetchTokenByIdentity(ctx context.Context, e *endpoint, realm *url.URL, service, repository string, who credential.Login) (token, error) {

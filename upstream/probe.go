@@ -66,17 +66,17 @@ func (r *Registry) isBack(ctx context.Context, e *endpoint, t traffic, sample qu
 	case t == blobs && sample.blob != blobName{}:
 		return r.brings(ctx, e, sample.blob)
 	case t == realms:
-		return r.greets(ctx, sample.realm)
+		return r.greets(ctx, e, sample.realm)
 	}
-	return r.greets(ctx, e.url.JoinPath("v2/"))
+	return r.greets(ctx, e, e.url.JoinPath("v2/"))
 }
 
 // greets reports whether who is asked at a URL answers by more than an excuse: an endpoint at /v2/, a token server where tokens
 // are had. It asks as nobody, so that the answer of an endpoint costs neither side a token; a challenge is an answer too, and
 // so is a 429, as asking on would only prolong that.
-func (r *Registry) greets(ctx context.Context, at *url.URL) bool {
+func (r *Registry) greets(ctx context.Context, e *endpoint, at *url.URL) bool {
 	q := question{kind: kindProbe, method: http.MethodGet}
-	resp, err := r.send(ctx, q, at, originOf(at), "")
+	resp, err := r.send(ctx, q, e.roads.to(q.traffic(), originOf(at) == e.origin), at, originOf(at), "")
 	if err != nil {
 		return false
 	}

@@ -226,7 +226,7 @@ func TestTokenIsRenewedAheadOfItsEnd(t *testing.T) {
 func TestTokenThatCannotBeRenewedIsUsedToItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _, r := aged(t)
-		r.small.CloseIdleConnections()
+		r.endpoints[0].roads.closeIdle()
 		w.serve("https://auth.test", status(503))
 		pause(t.Context(), 81*time.Second)
 		for range 5 {

@@ -28,7 +28,8 @@
 // Its invariants:
 //
 //   - Authorization is written in one place (send, on behalf of follow), and only while every URL since the endpoint's, or
-//     the token realm's, has had that one's exact origin. Credentials are offered to the first endpoint alone: they go
+//     the token realm's, has had that one's exact origin; the same holds for a client certificate, and for leave not to
+//     verify the other side's. Credentials are offered to the first endpoint alone: they go
 //     to its origin, to an https realm that it names over https, and to hosts that the operator has named. All others
 //     are asked anonymously. Who is trusted is another matter.
 //   - No error or log line holds a credential, a token, the query of a URL, or of what a redirect led to elsewhere more
@@ -41,11 +42,8 @@ package upstream
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,12 +63,6 @@ const (
 	// smallTimeout bounds a request for something small as a whole, and what precedes the first byte of a blob: redirects
 	// and the token included. It is the patience with one endpoint: where there are several, each has as long.
 	smallTimeout = 30 * time.Second
-
-	// maxHeader bounds the header of an answer. The longest honest ones carry a signed URL or two.
-	maxHeader = 256 << 10
-
-	// idlePerHost is how many connections are kept between requests: as many as the layers of a few pulls side by side.
-	idlePerHost = 32
 )
 
 // Observer is told of each request sent upstream and of the bytes that come back. Its methods are called from many
@@ -107,6 +99,8 @@ type Options struct {
 	ConnectionsPerBlob, ConnectionsPerEndpoint int
 
 	UserAgent string // empty: entrepot
+
+	tune func(*http.Transport) // of tests, on each transport when it is made; nil: it stays as it is
 }
 
 // Registry is one upstream registry. Its methods may be called from many goroutines.
@@ -124,10 +118,6 @@ type Registry struct {
 
 	perBlob, perEndpoint int // connections; no bound on the ones that are needed
 
-	// Blobs have connections of their own, and HTTP/1.1 on them: over HTTP/2 the layers of a pull would share one TCP
-	// connection and its window, and manifests would queue behind them.
-	blobs, small *http.Transport
-
 	tokens  tokens
 	offline atomic.Bool
 	narrow  atomic.Int64 // until then, in nanoseconds of Unix time, a bandwidth limit is what holds blobs back
@@ -142,7 +132,7 @@ type Registry struct {
 	closed bool
 }
 
-// New returns the registry that o describes. It does not dial.
+// New returns the registry that o describes. It does not dial, but reads the files that the endpoints name.
 func New(o Options) (*Registry, error) {
 	endpoints, err := newEndpoints(o.Endpoints, o.Logins)
 	if err != nil {
@@ -161,8 +151,6 @@ func New(o Options) (*Registry, error) {
 		userAgent:   cmp.Or(o.UserAgent, "entrepot"),
 		perBlob:     cmp.Or(o.ConnectionsPerBlob, connectionsPerBlob),
 		perEndpoint: cmp.Or(o.ConnectionsPerEndpoint, connectionsPerEndpoint),
-		blobs:       newTransport(o, false),
-		small:       newTransport(o, true),
 	}
 	if r.log == nil {
 		r.log = zap.NewNop()
@@ -170,6 +158,11 @@ func New(o Options) (*Registry, error) {
 	for _, source := range o.Logins {
 		if worker, ok := source.(credential.Worker); ok {
 			worker.LogTo(r.log.With(zap.String("registry", r.name)))
+		}
+	}
+	for i, e := range endpoints {
+		if e.roads, err = newRoads(e, o.Endpoints[i], o, r.log); err != nil {
+			return nil, fmt.Errorf("registry %s: endpoint %s: %w", o.Name, e.name, err)
 		}
 	}
 	for _, host := range o.TokenRealms {
@@ -191,8 +184,9 @@ func (r *Registry) Close() {
 			worker.Close()
 		}
 	}
-	r.blobs.CloseIdleConnections()
-	r.small.CloseIdleConnections()
+	for _, e := range r.endpoints {
+		e.roads.closeIdle()
+	}
 }
 
 // enter reports whether work that Close must wait for may begin. It counts under the lock that Close takes first, so
@@ -204,36 +198,4 @@ func (r *Registry) enter() bool {
 		r.work.Add(1)
 	}
 	return !r.closed
-}
-
-func newTransport(o Options, h2 bool) *http.Transport {
-	dial := cmp.Or(o.DialTimeout, 5*time.Second)
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(h2)
-	return &http.Transport{
-		Proxy:                  proxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: dial}).DialContext,
-		TLSHandshakeTimeout:    dial,
-		ResponseHeaderTimeout:  cmp.Or(o.HeaderTimeout, 15*time.Second),
-		MaxResponseHeaderBytes: maxHeader,
-		MaxIdleConnsPerHost:    idlePerHost,
-		IdleConnTimeout:        90 * time.Second,
-		DisableCompression:     true, // a body unpacked in passing has neither the size nor the digest that were asked for
-		Protocols:              protocols,
-		// A dead HTTP/2 connection takes every request with it until somebody pings.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
-	}
-}
-
-func proxyFromEnvironment(req *http.Request) (*url.URL, error) {
-	return hideProxy(http.ProxyFromEnvironment(req))
-}
-
-// hideProxy hides why a proxy setting can't be read: the reason quotes the setting, password included.
-func hideProxy(u *url.URL, err error) (*url.URL, error) {
-	if err != nil {
-		return nil, errors.New("the environment's proxy setting is not a URL")
-	}
-	return u, nil
 }

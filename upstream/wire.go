@@ -106,16 +106,17 @@ func originOf(u *url.URL) origin {
 	return origin(u.Scheme + "://" + strings.ToLower(net.JoinHostPort(u.Hostname(), port)))
 }
 
-// follow asks q at start and wherever it is redirected to. The caller vouches that the origin of start may have the
-// authorization. Once a redirect has left that origin the authorization is gone for good: who leads away and back again
-// chooses the path that it comes back to.
-func (r *Registry) follow(ctx context.Context, q question, start *url.URL, authorization string) (*http.Response, error) {
-	at := start
+// follow asks q, on behalf of an endpoint, at start and wherever it is redirected to. The caller vouches that the origin of
+// start may have the authorization. Once a redirect has left that origin the authorization is gone for good, and so is
+// what an endpoint's own origin is shown or allowed in TLS: who leads away and back again chooses the path that it
+// comes back to.
+func (r *Registry) follow(ctx context.Context, e *endpoint, q question, start *url.URL, authorization string) (*http.Response, error) {
+	at, home := start, originOf(start) == e.origin
 	for hops := 0; ; hops++ {
 		if originOf(at) != originOf(start) {
-			authorization = ""
+			authorization, home = "", false
 		}
-		resp, err := r.send(ctx, q, at, originOf(start), authorization)
+		resp, err := r.send(ctx, q, e.roads.to(q.traffic(), home), at, originOf(start), authorization)
 		if err != nil && originOf(at) != originOf(start) {
 			return nil, abroad{err}
 		}
@@ -169,9 +170,9 @@ func redirected(from *url.URL, location string) (*url.URL, error) {
 	return to, nil
 }
 
-// send puts one request on the wire, home being the origin that q was asked of at first. It alone writes an Authorization
+// send puts one request on a road, home being the origin that q was asked of at first. It alone writes an Authorization
 // header.
-func (r *Registry) send(ctx context.Context, q question, to *url.URL, home origin, authorization string) (*http.Response, error) {
+func (r *Registry) send(ctx context.Context, q question, by road, to *url.URL, home origin, authorization string) (*http.Response, error) {
 	if r.offline.Load() {
 		return nil, ErrOffline
 	}
@@ -196,10 +197,6 @@ func (r *Registry) send(ctx context.Context, q question, to *url.URL, home origi
 	if authorization != "" {
 		header.Set("Authorization", authorization)
 	}
-	transport := r.small
-	if q.traffic() == blobs {
-		transport = r.blobs
-	}
 	start := time.Now()
 	req := (&http.Request{Method: q.method, URL: to, Header: header}).WithContext(ctx)
 	if q.form != nil {
@@ -209,7 +206,7 @@ func (r *Registry) send(ctx context.Context, q question, to *url.URL, home origi
 		// A connection that turns out to be closed already is no reason to fail.
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }
 	}
-	resp, err := transport.RoundTrip(req)
+	resp, err := by.RoundTrip(req)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

@@ -100,14 +100,14 @@ func (w *world) registry(o Options, endpoints ...string) *Registry {
 		}
 		o.Endpoints = append(o.Endpoints, Endpoint{URL: u})
 	}
-	r, err := New(o)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for _, transport := range []*http.Transport{r.blobs, r.small} {
+	o.tune = func(transport *http.Transport) {
 		transport.Proxy = nil
 		transport.DialContext = w.dial
 		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // by the clock of synctest no certificate is valid
+	}
+	r, err := New(o)
+	if err != nil {
+		w.t.Fatal(err)
 	}
 	w.t.Cleanup(r.Close)
 	return r
