@@ -135,7 +135,7 @@ func (a *ahead) came(repo Repository, m *Manifest, doc document) {
 }
 
 // asked is told of each manifest that a client got by GET. It learns from that, and follows a new one.
-func (a *ahead) asked(repo Repository, m *Manifest) {
+func (a *ahead) asked(ctx context.Context, repo Repository, m *Manifest) {
 	if a.mode == ReadNothing {
 		return
 	}
@@ -147,7 +147,7 @@ func (a *ahead) asked(repo Repository, m *Manifest) {
 		return
 	}
 	if _, ok := a.willing(repo.Registry); ok {
-		a.start(repo, m)
+		a.start(upstream.PresentedIn(ctx), repo, m)
 	}
 }
 
@@ -161,8 +161,9 @@ func (a *ahead) claim(repo Repository, d digest.Digest) (isNew bool) {
 	return c.isNew
 }
 
-// start follows a manifest on a goroutine of its own, which Close waits for, if there is room for one more.
-func (a *ahead) start(repo Repository, m *Manifest) {
+// start follows a manifest on a goroutine of its own, which Close waits for, if there is room for one more: with what the client
+// has presented that got it.
+func (a *ahead) start(as upstream.Presented, repo Repository, m *Manifest) {
 	release, err := a.c.hold()
 	if err != nil {
 		return
@@ -176,7 +177,7 @@ func (a *ahead) start(repo Repository, m *Manifest) {
 	a.running[repo.Registry]++
 	go func() {
 		defer release()
-		a.follow(a.c.ctx, repo, m)
+		a.follow(as.In(a.c.ctx), repo, m)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.running[repo.Registry]--
@@ -276,7 +277,7 @@ func (a *ahead) blob(ctx context.Context, repo Repository, desc ocispec.Descript
 		return
 	}
 	defer a.forget(d)
-	began, src := r.now(), source{a.c, r, repo, d}
+	began, src := r.now(), source{a.c, r, repo, d, upstream.PresentedIn(ctx)}
 	part := Part{To: max(desc.Size, maxConfig)}
 	reader, joined, err := a.c.fills.Join(ctx, d, desc.Size, src, part)
 	if err == nil {

@@ -63,7 +63,7 @@ func (c *Cache) blob(ctx context.Context, repo Repository, d digest.Digest, part
 	if err != nil {
 		return nil, err
 	}
-	src := source{c, r, repo, d}
+	src := source{c, r, repo, d, upstream.PresentedIn(ctx)}
 	for range 2 { // the second time when the fill finds it kept meanwhile
 		if b, ok := c.keptBlob(ctx, d); ok {
 			return c.grant(ctx, t, b)
@@ -176,11 +176,12 @@ type source struct {
 	r    *remote
 	repo Repository
 	d    digest.Digest
+	as   upstream.Presented // what the client has presented that began the transfer
 }
 
 // Open streams the blob; that it can is the proof that the blob belongs to the repository.
 func (s source) Open(ctx context.Context, r fill.Request) (fill.Stream, error) {
-	blob, err := s.r.OpenBlob(ctx, upstream.BlobRequest{Repository: s.repo.Name, Digest: s.d,
+	blob, err := s.r.OpenBlob(s.as.In(ctx), upstream.BlobRequest{Repository: s.repo.Name, Digest: s.d,
 		Offset: r.Offset, Length: r.Length, Beside: r.Beside, Waiting: r.Waiting, Validator: r.Validator})
 	if err != nil {
 		return fill.Stream{}, err

@@ -41,6 +41,7 @@ import (
 	"github.com/entrepot/entrepot/cache/index"
 	"github.com/entrepot/entrepot/cache/keeper"
 	"github.com/entrepot/entrepot/cache/relay"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 // Repository names a repository of a registry.
@@ -99,6 +100,8 @@ type Cache struct {
 	absent  absences
 	ahead   *ahead
 
+	admissions *admissions
+
 	first     bool        // nothing was kept when it was opened
 	stalePins atomic.Bool // what is to stay is not what is pinned
 
@@ -131,7 +134,7 @@ func open(ctx context.Context, opts Options) (*Cache, error) {
 		opts.Log = zap.NewNop()
 	}
 	opts.setPolicy()
-	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote)}
+	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote), admissions: newAdmissions()}
 	for name, up := range opts.Upstreams {
 		c.remotes[name] = &remote{Upstream: up, name: name, c: c}
 	}
@@ -303,12 +306,13 @@ func (c *Cache) remote(repo Repository) (*remote, error) {
 }
 
 // share runs work once for all who ask under the same key at the same time, on a context that no asker's leaving ends, and
-// returns its result to each. led tells whether this call was the one that ran it.
+// returns its result to each. led tells whether this call was the one that ran it. What its client has presented goes with it.
 func share[T any](ctx context.Context, c *Cache, key string, work func(context.Context) (T, error)) (v T, led bool, err error) {
 	type answer struct {
 		v   T
 		err error
 	}
+	presented := upstream.PresentedIn(ctx)
 	mine := new(bool) // set in the leader's closure only; read after the channel was received from
 	done := c.flights.DoChan(key, func() (result any, failed error) {
 		*mine = true
@@ -325,7 +329,7 @@ func share[T any](ctx context.Context, c *Cache, key string, work func(context.C
 				result, failed = answer{err: fmt.Errorf("internal error: %v", p)}, nil
 			}
 		}()
-		a.v, a.err = work(c.ctx)
+		a.v, a.err = work(presented.In(c.ctx))
 		return a, nil
 	})
 	select {

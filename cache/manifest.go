@@ -48,7 +48,7 @@ func (c *Cache) Manifest(ctx context.Context, repo Repository, ref Reference, ac
 		m, err = c.manifestByTag(ctx, r, repo, ref.Tag, accept, headOnly)
 	}
 	if err == nil && !headOnly {
-		c.ahead.asked(repo, m)
+		c.ahead.asked(ctx, repo, m)
 	}
 	return m, err
 }

@@ -33,6 +33,10 @@ type Upstream interface {
 	List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error)
 	// Down reports whether Resolve and Manifest would fail at once, because there is nobody to ask.
 	Down() bool
+	// Shows asks whether a resource is shown to nobody in particular, or to who presents that Authorization header: nil if it is.
+	Shows(ctx context.Context, repository, resource, authorization string) error
+	// Challenge is what the registry asks of a client, as the value of a WWW-Authenticate header; "": nothing.
+	Challenge(ctx context.Context, repository string) (string, error)
 }
 
 // isAnswer reports whether the error is upstream's definite answer.
@@ -174,8 +178,12 @@ var errSlow = errors.New("upstream is slow to answer")
 // errDown says that upstream was not asked because there is nobody to ask.
 var errDown = errors.New("upstream is down")
 
-// ask asks upstream for a thing, unless it said a moment ago that it has not got it, and takes down whether it has.
-func ask[T any](r *remote, what thing, head bool, question func() (T, error)) (answer T, err error) {
+// ask asks upstream for a thing, unless it said a moment ago that it has not got it, and takes down whether it has. What it says
+// to one client is for that one: it may not show to others that there is something, or to this one that there is not.
+func ask[T any](ctx context.Context, r *remote, what thing, head bool, question func() (T, error)) (answer T, err error) {
+	if upstream.PresentedIn(ctx) != (upstream.Presented{}) {
+		return question()
+	}
 	if err := r.c.absent.recall(what, r.now(), r.c.opts.NegativeTTL(), head); err != nil {
 		return answer, err
 	}
@@ -193,7 +201,7 @@ func (r *remote) repo(name string) Repository { return Repository{Registry: r.na
 
 func (r *remote) Resolve(ctx context.Context, repository, reference string, accept []string) (ocispec.Descriptor, error) {
 	repo := r.repo(repository)
-	desc, err := ask(r, manifestThing(repo, reference), true, func() (ocispec.Descriptor, error) {
+	desc, err := ask(ctx, r, manifestThing(repo, reference), true, func() (ocispec.Descriptor, error) {
 		began := r.now()
 		desc, err := r.Upstream.Resolve(ctx, repository, reference, accept)
 		return desc, r.note(began, err)
@@ -217,12 +225,12 @@ func (r *remote) Manifest(ctx context.Context, repository, reference string, acc
 		desc, err := question()
 		return desc, body, err
 	}
-	desc, err := ask(r, manifestThing(r.repo(repository), reference), false, question)
+	desc, err := ask(ctx, r, manifestThing(r.repo(repository), reference), false, question)
 	return desc, body, err
 }
 
 func (r *remote) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
-	return ask(r, blobThing(r.repo(repository), d), true, func() (int64, error) {
+	return ask(ctx, r, blobThing(r.repo(repository), d), true, func() (int64, error) {
 		size, err := r.Upstream.StatBlob(ctx, repository, d)
 		r.noteAnswer(err)
 		return size, err
@@ -230,7 +238,7 @@ func (r *remote) StatBlob(ctx context.Context, repository string, d digest.Diges
 }
 
 func (r *remote) OpenBlob(ctx context.Context, req upstream.BlobRequest) (*upstream.BlobStream, error) {
-	return ask(r, blobThing(r.repo(req.Repository), req.Digest), false, func() (*upstream.BlobStream, error) {
+	return ask(ctx, r, blobThing(r.repo(req.Repository), req.Digest), false, func() (*upstream.BlobStream, error) {
 		blob, err := r.Upstream.OpenBlob(ctx, req)
 		r.noteAnswer(err)
 		return blob, err
@@ -239,10 +247,17 @@ func (r *remote) OpenBlob(ctx context.Context, req upstream.BlobRequest) (*upstr
 
 func (r *remote) List(ctx context.Context, repository, resource string, query url.Values) (header http.Header, body []byte, err error) {
 	what := thing{r.repo(repository), resource + "?" + query.Encode()}
-	header, err = ask(r, what, false, func() (h http.Header, err error) {
+	header, err = ask(ctx, r, what, false, func() (h http.Header, err error) {
 		h, body, err = r.Upstream.List(ctx, repository, resource, query)
 		r.noteAnswer(err)
 		return h, err
 	})
 	return header, body, err
+}
+
+// Shows notes answers alone: it asks one endpoint, and others may be there.
+func (r *remote) Shows(ctx context.Context, repository, resource, authorization string) error {
+	err := r.Upstream.Shows(ctx, repository, resource, authorization)
+	r.noteAnswer(err)
+	return err
 }

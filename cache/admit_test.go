@@ -1,0 +1,351 @@
+package cache
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/entrepot/entrepot/cache/index"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+var corpApp = Repository{Registry: "docker.io", Name: "corp/app"}
+
+// judge is an upstream that says what it shows, and nothing else.
+type judge struct {
+	Upstream // none: content is not asked for
+
+	mu sync.Mutex
+	// guards following
+	status int             // 0: shown
+	absent map[string]bool // resources that are not there
+	asked  []string        // "resource as header"
+	hold   chan struct{}   // answers wait for it, if there is one
+}
+
+func (j *judge) Shows(ctx context.Context, repository, resource, authorization string) error {
+	j.mu.Lock()
+	j.asked = append(j.asked, resource+" as "+authorization)
+	status, hold := j.status, j.hold
+	if j.absent[resource] {
+		status = 404
+	}
+	j.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if status == 0 {
+		return nil
+	}
+	e := &upstream.Error{Registry: "docker.io", Op: "HEAD " + resource, Status: status}
+	if status < 0 {
+		e.Status, e.Err = 0, errors.New("no answer")
+	}
+	return e
+}
+
+func (j *judge) Down() bool { return false }
+
+func (j *judge) says(status int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.status = status
+}
+
+// takeAsked returns what was asked since it was last called.
+func (j *judge) takeAsked() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	asked := strings.Join(j.asked, ", ")
+	j.asked = nil
+	return asked
+}
+
+// court is a cache before a judge, by a clock of the test's.
+type court struct {
+	*Cache
+	t     *testing.T
+	j     *judge
+	opts  Options
+	mu    sync.Mutex
+	ahead time.Duration
+}
+
+func newCourt(t *testing.T) *court {
+	c := &court{t: t, j: &judge{absent: map[string]bool{}}}
+	c.opts = Options{DataDir: t.TempDir(), Upstreams: map[string]Upstream{"docker.io": c.j}, Now: c.now}
+	c.open()
+	t.Cleanup(c.close)
+	return c
+}
+
+func (c *court) open() {
+	opened, err := Open(c.t.Context(), c.opts)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.Cache = opened
+}
+
+func (c *court) close() {
+	if err := c.Close(); err != nil {
+		c.t.Error(err)
+	}
+}
+
+func (c *court) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.ahead)
+}
+
+func (c *court) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead += d
+}
+
+// expect asks, and looks at the verdict ("", the status of a refusal, or "unavailable") and at what upstream was asked for it.
+func (c *court) expect(subject, header, verdict, asked string) {
+	c.t.Helper()
+	err := c.Admit(c.t.Context(), corpApp, subject, header)
+	got := ""
+	if e, ok := errors.AsType[*upstream.Error](err); ok {
+		got = fmt.Sprint(e.Status)
+	}
+	if errors.Is(err, ErrUnavailable) {
+		got = "unavailable"
+	}
+	if now := c.j.takeAsked(); got != verdict || now != asked || err != nil && got == "" {
+		c.t.Errorf("%s as %q: %v after %q, want %q after %q", subject, header, err, now, verdict, asked)
+	}
+}
+
+func TestAVerdictIsAskedForOnceARepository(t *testing.T) {
+	c := newCourt(t)
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+	c.expect("manifests/2", "", "", "")
+	c.expect("blobs/"+digest.FromString("x").String(), "", "", "")
+	c.expect("tags/list", "", "", "tags/list as ")
+	c.pass(publicFor - time.Second)
+	c.expect("manifests/3", "", "", "")
+	c.pass(time.Second)
+	c.expect("manifests/3", "", "", "manifests/3 as ")
+}
+
+func TestWhatTurnsPrivateIsAskedForAgain(t *testing.T) {
+	c := newCourt(t)
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+	c.j.says(401)
+	c.expect("manifests/1", "", "", "")
+	c.pass(publicFor)
+	c.expect("manifests/1", "", "401", "manifests/1 as ")
+	c.expect("manifests/2", "", "401", "")
+	c.close() // and it stays so
+	c.open()
+	c.j.says(503)
+	c.expect("manifests/1", "", "unavailable", "manifests/1 as ")
+	c.j.says(403)
+	c.expect("manifests/1", "", "403", "manifests/1 as ")
+	c.j.says(-1)
+	c.pass(privateFor)
+	c.expect("manifests/1", "", "403", "manifests/1 as ") // what is known holds
+	c.j.says(0)
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+}
+
+func TestPublicHoldsOverAnOutage(t *testing.T) {
+	for _, status := range []int{-1, 429, 503} {
+		c := newCourt(t)
+		c.expect("manifests/1", "", "", "manifests/1 as ")
+		c.close()
+		c.open()
+		c.j.says(status)
+		c.expect("manifests/1", "", "", "") // known from the disk
+		c.pass(publicFor)
+		c.expect("manifests/1", "", "", "manifests/1 as ")
+		c.expect("manifests/1", "", "", "") // not again at once
+		c.pass(heldFor)
+		c.expect("manifests/1", "", "", "manifests/1 as ")
+		c.expect("tags/list", "", "unavailable", "tags/list as ")
+		c.pass(heldFor)
+		c.j.says(401)
+		c.expect("manifests/1", "", "401", "manifests/1 as ")
+		c.j.says(status)
+		c.expect("manifests/1", "", "401", "")
+	}
+}
+
+func TestAClockThatIsSetBackMakesNothingEternal(t *testing.T) {
+	c := newCourt(t)
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+	c.pass(-time.Minute)
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+}
+
+func TestWhatIsNotThereSpeaksOfNothingElse(t *testing.T) {
+	c := newCourt(t)
+	c.j.absent["manifests/gone"] = true
+	c.expect("manifests/gone", "", "404", "manifests/gone as ")
+	c.expect("manifests/gone", "", "404", "")
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+	c.expect("manifests/gone", "", "", "") // the cache's to tell
+	c.pass(publicFor)
+	c.expect("manifests/gone", "", "404", "manifests/gone as ")
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+}
+
+// TestADeletedTagTellsByItsDigest asks for a tag that upstream has deleted, of a repository that it shows.
+func TestADeletedTagTellsByItsDigest(t *testing.T) {
+	c := newCourt(t)
+	d := digest.FromString("manifest")
+	rec := index.Tag{Manifest: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: d, Size: 8}, Checked: c.now()}
+	if err := c.index.SetTag(corpApp, "1", rec); err != nil {
+		t.Fatal(err)
+	}
+	c.j.absent["manifests/1"] = true
+	c.expect("manifests/1", "", "", "manifests/1 as , manifests/"+d.String()+" as ")
+}
+
+func TestWhatAClientPresentsOpensToItAlone(t *testing.T) {
+	c := newCourt(t)
+	c.expect("manifests/1", "Bearer a", "", "manifests/1 as Bearer a")
+	c.expect("manifests/2", "Bearer a", "", "")
+	c.j.says(401)
+	c.expect("manifests/1", "Bearer b", "401", "manifests/1 as Bearer b")
+	c.expect("manifests/1", "Bearer b", "401", "")
+	c.expect("manifests/1", "", "401", "manifests/1 as ")
+	c.expect("manifests/1", "Basic Yjpi", "401", "manifests/1 as Basic Yjpi")
+	c.pass(absentFor)
+	c.j.says(0)
+	c.expect("manifests/1", "Bearer b", "", "manifests/1 as Bearer b")
+	c.expect("manifests/1", "", "401", "")
+	c.j.says(503)
+	c.expect("manifests/1", "Bearer c", "unavailable", "manifests/1 as Bearer c")
+	c.pass(presentedFor)
+	c.expect("manifests/1", "Bearer a", "unavailable", "manifests/1 as Bearer a") // it may have been revoked
+	for key := range c.admissions.known {
+		if text := fmt.Sprintf("%#v", key); strings.Contains(text, "Bearer") {
+			t.Errorf("kept as %s", text)
+		}
+	}
+}
+
+func jwt(payload string) string {
+	return "Bearer e30." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2lnbmF0dXJl"
+}
+
+func TestAVerdictLastsAsLongAsItsToken(t *testing.T) {
+	c := newCourt(t)
+	token := jwt(fmt.Sprintf(`{"exp":%d}`, c.now().Add(100*time.Second).Unix()))
+	c.expect("manifests/1", token, "", "manifests/1 as "+token)
+	c.pass(98 * time.Second)
+	c.expect("manifests/1", token, "", "")
+	c.pass(2 * time.Second)
+	c.j.says(401)
+	c.expect("manifests/1", token, "401", "manifests/1 as "+token)
+}
+
+func TestEndOfToken(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	for authorization, want := range map[string]time.Duration{
+		jwt(`{"exp":1700000100}`):               100 * time.Second,
+		jwt(`{"exp":1700000100.5}`):             100 * time.Second,
+		jwt(`{"exp":17000000000}`):              maxPresented,
+		jwt(`{"exp":1699999999}`):               0,
+		jwt(`{"exp":-1}`):                       presentedFor,
+		jwt(`{"exp":1e300}`):                    presentedFor,
+		jwt(`{"exp":"1700000100"}`):             presentedFor,
+		jwt(`{}`):                               presentedFor,
+		jwt(`[]`):                               presentedFor,
+		"bearer e30.eyJleHAiOjE3MDAwMDAxMDB9.x": 100 * time.Second,
+		"Bearer e30.eyJleHAiOjE3MDAwMDAxMDB9":   presentedFor,
+		"Basic e30.eyJleHAiOjE3MDAwMDAxMDB9.x":  presentedFor,
+		"Bearer opaque":                         presentedFor,
+		"Bearer a.%%%.c":                        presentedFor,
+		"Bearer":                                presentedFor,
+	} {
+		if got := lifeOf(authorization, now); got != want {
+			t.Errorf("%s: %v, want %v", authorization, got, want)
+		}
+	}
+}
+
+func FuzzEndOfToken(f *testing.F) {
+	f.Add(jwt(`{"exp":1700000100}`))
+	f.Add("Bearer a.b.c")
+	now := time.Unix(1_700_000_000, 0)
+	f.Fuzz(func(t *testing.T, authorization string) {
+		if life := lifeOf(authorization, now); life < 0 || life > maxPresented {
+			t.Errorf("%v", life)
+		}
+	})
+}
+
+// TestAHundredAskersOneQuestion has them come while the answer is on its way.
+func TestAHundredAskersOneQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t)
+		c.j.hold = make(chan struct{})
+		var askers sync.WaitGroup
+		for range 100 {
+			askers.Go(func() {
+				if err := c.Admit(t.Context(), corpApp, "manifests/1", ""); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		close(c.j.hold)
+		askers.Wait()
+		if asked := c.j.takeAsked(); asked != "manifests/1 as " {
+			t.Errorf("%q", asked)
+		}
+	})
+}
+
+// TestASlowVerdictHoldsUpNobodyForLong has an upstream that takes a minute, and then says that what was public is private.
+func TestASlowVerdictHoldsUpNobodyForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t)
+		c.expect("manifests/1", "", "", "manifests/1 as ")
+		<-time.After(publicFor)
+		c.j.says(401)
+		c.j.hold = make(chan struct{})
+		began := time.Now()
+		c.expect("manifests/1", "", "", "manifests/1 as ")
+		if waited := time.Since(began); waited != 2*time.Second {
+			t.Errorf("waited for %v", waited)
+		}
+		c.expect("manifests/1", "", "", "") // at once
+		if waited := time.Since(began); waited != 2*time.Second {
+			t.Errorf("waited for %v", waited)
+		}
+		close(c.j.hold)
+		synctest.Wait()
+		c.expect("manifests/1", "", "401", "")
+	})
+}
+
+func TestAdmissionsAreBounded(t *testing.T) {
+	a := newAdmissions()
+	for i := range 3 * maxAdmissions {
+		a.put(admissionKey{repo: Repository{Registry: "docker.io", Name: fmt.Sprint(i)}}, admission{})
+	}
+	if n := len(a.known); n > maxAdmissions || n < maxAdmissions*7/8 {
+		t.Errorf("%d verdicts", n)
+	}
+}
