@@ -26,6 +26,7 @@ type Metrics struct {
 	fillReaders      prometheus.Histogram
 	ahead            *prometheus.CounterVec
 	healed           *prometheus.CounterVec
+	reloads          *prometheus.CounterVec
 
 	answers map[series]answers // those of the configured registries: made at the start, and only read after that
 }
@@ -58,13 +59,14 @@ func NewMetrics(registries []string, version string) *Metrics {
 		fills:         counter("fills_total", "Transfers of blobs from upstream that ended: kept, or failed.", "outcome"),
 		fillReaders: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "entrepot_fill_readers",
 			Help: "How many clients shared a transfer of a blob from upstream.", Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}}),
-		ahead:  counter("read_ahead_total", "Manifests and blobs fetched before a client asked: kept, or failed.", "registry", "kind", "outcome"),
-		healed: counter("cache_healed_total", "Content that was damaged, dropped, and is here again, by what was wrong with it.", "damage"),
+		ahead:   counter("read_ahead_total", "Manifests and blobs fetched before a client asked: kept, or failed.", "registry", "kind", "outcome"),
+		healed:  counter("cache_healed_total", "Content that was damaged, dropped, and is here again, by what was wrong with it.", "damage"),
+		reloads: counter("config_reloads_total", "How often the configuration was read again: ok, or failed, which changes nothing.", "outcome"),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "entrepot_build_info", Help: "Always 1."}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.requests, m.bytes, m.firstByte, m.upstreamRequests, m.upstreamSeconds, m.upstreamBytes,
-		m.fills, m.fillReaders, m.ahead, m.healed, build,
+		m.fills, m.fillReaders, m.ahead, m.healed, m.reloads, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.zero(registries)
 	return m
@@ -97,6 +99,9 @@ func (m *Metrics) zero(registries []string) {
 	}
 	for _, outcome := range []string{outcomeKept, outcomeFailed} {
 		m.fills.WithLabelValues(outcome)
+	}
+	for _, outcome := range []string{reloadOK, reloadFailed} {
+		m.reloads.WithLabelValues(outcome)
 	}
 	for _, damage := range cache.Damages {
 		m.healed.WithLabelValues(string(damage))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,6 +13,7 @@ import (
 type flags struct {
 	config                                 string
 	listen, adminListen, dataDir, upstream string
+	offline                                bool
 }
 
 func (f *flags) register(cmd *cobra.Command) {
@@ -19,6 +21,7 @@ func (f *flags) register(cmd *cobra.Command) {
 	set := cmd.Flags()
 	set.StringVar(&f.listen, "listen", "", `address to serve clients on (default ":5000")`)
 	set.StringVar(&f.adminListen, "admin-listen", "", `address of metrics and health, or "off" (default "127.0.0.1:5001")`)
+	set.BoolVar(&f.offline, "offline", false, "serve what is there, and dial nobody")
 	set.StringVar(&f.upstream, "upstream", "", `URL of the default registry's endpoint (default "https://registry-1.docker.io")`)
 }
 
@@ -43,6 +46,7 @@ func (f *flags) load(cmd *cobra.Command, environ []string) (*config.Config, erro
 		{"admin-listen", "admin_listen", f.adminListen},
 		{"data-dir", "data_dir", f.dataDir},
 		{"upstream", "upstream", f.upstream},
+		{"offline", "offline", strconv.FormatBool(f.offline)},
 	} {
 		if cmd.Flags().Changed(o.flag) {
 			overrides = append(overrides, config.Override{Source: "--" + o.flag, Key: o.key, Value: o.value})

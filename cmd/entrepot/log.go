@@ -27,17 +27,15 @@ func (f forgetful) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// newLogger logs to w: for people on a terminal, as JSON elsewhere, unless configured. It drops no repeats. The caller stops
-// it at the end.
+// newLogger logs to w: for people on a terminal, as JSON elsewhere, unless configured. It drops no repeats. Its level can be set
+// anew. The caller stops it at the end.
 //
 // Where nobody is looking on, lines are written several at a time: each request has one, and to write it alone takes as
 // long as to find a manifest. A warning and what is worse goes out at once, with all before it. So what a crash, a SIGKILL
 // or a power cut can cost is the lines of the last second, and none that tells of a fault.
-func newLogger(c config.Log, w io.Writer) (log *zap.Logger, stop func() error) {
-	level := zap.NewAtomicLevel()
-	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-		panic(err) // config has checked it
-	}
+func newLogger(c config.Log, w io.Writer) (log *zap.Logger, level zap.AtomicLevel, stop func() error) {
+	level = zap.NewAtomicLevel()
+	setLevel(level, c)
 	console := c.Format == "console" || c.Format == "auto" && isTerminal(w)
 	var encoder zapcore.Encoder
 	if console {
@@ -53,7 +51,7 @@ func newLogger(c config.Log, w io.Writer) (log *zap.Logger, stop func() error) {
 	}
 	to := zapcore.AddSync(forgetful{w})
 	if isTerminal(w) {
-		return zap.New(zapcore.NewCore(encoder, zapcore.Lock(to), level)), func() error { return nil }
+		return zap.New(zapcore.NewCore(encoder, zapcore.Lock(to), level)), level, func() error { return nil }
 	}
 	lines := &zapcore.BufferedWriteSyncer{WS: to, Size: 64 << 10, FlushInterval: logDelay}
 	return zap.New(zapcore.NewCore(encoder, lines, level), zap.Hooks(func(e zapcore.Entry) error {
@@ -61,7 +59,14 @@ func newLogger(c config.Log, w io.Writer) (log *zap.Logger, stop func() error) {
 			return nil
 		}
 		return lines.Sync() // the hook runs when the line is in the buffer
-	})), lines.Stop
+	})), level, lines.Stop
+}
+
+// setLevel has a logger log what it is configured to.
+func setLevel(level zap.AtomicLevel, c config.Log) {
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		panic(err) // config has checked it
+	}
 }
 
 func isTerminal(w io.Writer) bool {

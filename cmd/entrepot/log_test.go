@@ -25,7 +25,7 @@ func (f *flaky) Write(b []byte) (int, error) {
 // TestLogGoesOnAfterAFailedWrite: one line may be lost, not all that follow.
 func TestLogGoesOnAfterAFailedWrite(t *testing.T) {
 	w := &flaky{}
-	log, stop := newLogger(config.Log{Level: "info", Format: "json"}, w)
+	log, _, stop := newLogger(config.Log{Level: "info", Format: "json"}, w)
 	log.Warn("lost")
 	log.Warn("second")
 	log.Warn("third")

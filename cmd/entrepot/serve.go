@@ -3,20 +3,19 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
-	"net"
-	"net/http"
 	"net/url"
+	"os"
+	"os/signal"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/config"
@@ -34,24 +33,33 @@ func serveCommand(environ []string, log io.Writer) *cobra.Command {
 		Long: `Serve the mirror until SIGTERM or SIGINT; bodies in flight may then finish within shutdown_grace (30s).
 
 It needs no configuration: it mirrors Docker Hub on :5000, keeps content in ./data, and serves metrics and health on
-127.0.0.1:5001. Every key of the configuration file is also an environment variable: ENTREPOT_CACHE_TAG_TTL=5m.`,
+127.0.0.1:5001. Every key of the configuration file is also an environment variable: ENTREPOT_CACHE_TAG_TTL=5m.
+
+SIGHUP has it read the file again. Limits, credentials, who may pull, how long things are believed, offline and the log's level hold
+at once, also for what is under way; what needs a restart is named in the log. A file with errors changes nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			c, err := f.load(cmd, environ)
 			if err != nil {
 				return err
 			}
-			logger, stop := newLogger(c.Log, log)
+			logger, level, stop := newLogger(c.Log, log)
 			defer func() { err = errors.Join(err, stop()) }()
-			return serve(cmd.Context(), c, logger)
+			hangups := make(chan os.Signal, 1) // one more is enough: it is read after it came
+			signal.Notify(hangups, syscall.SIGHUP)
+			defer signal.Stop(hangups)
+			settings := newSettings(c, func() (*config.Config, error) { return f.load(cmd, environ) }, logger)
+			settings.whenRead(func(c *config.Config) { setLevel(level, c.Log) })
+			return serve(cmd.Context(), settings, hangups, logger)
 		},
 	}
 	f.register(cmd)
 	return cmd
 }
 
-// serve runs the mirror until ctx ends.
-func serve(ctx context.Context, c *config.Config, log *zap.Logger) (err error) {
+// serve runs the mirror until ctx ends. Each signal of hangups has it read its settings again.
+func serve(ctx context.Context, settings *settings, hangups <-chan os.Signal, log *zap.Logger) (err error) {
+	c := settings.inForce()
 	metrics := proxy.NewMetrics(names(c), version())
 	upstreams, err := openUpstreams(c, metrics, log.Named("upstream"))
 	if err != nil {
@@ -77,9 +85,13 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) (err error) {
 		Cache: opened, Registries: registries(c), DefaultRegistry: c.DefaultRegistry, Canonical: config.CanonicalRegistry,
 		Metrics: metrics, Log: log.Named("proxy"),
 	})
+	certificates, err := newCertificates(c.TLS, log)
+	if err != nil {
+		return err
+	}
 	servers, err := listen(log, []endpoint{
-		{"mirror", c.Listen, mirror},
-		{"admin", c.AdminListen, proxy.Admin(metrics, ready.Load, opened.Stats)},
+		{"mirror", c.Listen, mirror, certificates.config()},
+		{"admin", c.AdminListen, proxy.Admin(metrics, ready.Load, opened.Stats), nil},
 	})
 	if err != nil {
 		return err
@@ -88,6 +100,11 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) (err error) {
 		zap.String("listen", addressOf(servers, "mirror")), zap.String("admin", addressOf(servers, "admin")),
 		zap.String("data", c.DataDir), zap.Strings("registries", names(c)), zap.String("default", c.DefaultRegistry))
 	ready.Store(true)
+	following, stop := context.WithCancel(ctx)
+	var followed sync.WaitGroup
+	followed.Go(func() { settings.follow(following, hangups, metrics.Reloaded) })
+	defer followed.Wait()
+	defer stop()
 	return run(ctx, servers, time.Duration(c.ShutdownGrace), func() { ready.Store(false) }, log)
 }
 
@@ -182,118 +199,4 @@ func registries(c *config.Config) []proxy.Registry {
 		all = append(all, proxy.Registry{Name: name, Hosts: c.Registries[name].Hosts})
 	}
 	return all
-}
-
-// endpoint is an address and what is served on it.
-type endpoint struct {
-	name, address string
-	handler       http.Handler
-}
-
-// server is an endpoint that listens.
-type server struct {
-	endpoint
-	http     *http.Server
-	listener net.Listener
-	gate     *gate
-	cut      context.CancelFunc // ends the context of every request
-}
-
-// gate lets requests through until it is closed. http.Server.Close returns while handlers still run, and what they use is
-// closed next; so who closes the gate waits for those within. A request that comes later, on a connection that was
-// accepted just before, does not get in: TryRLock fails as soon as close waits.
-type gate struct {
-	http.Handler
-	mu sync.RWMutex // held for reading by each request, and from close on for ever
-}
-
-func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !g.mu.TryRLock() {
-		panic(http.ErrAbortHandler)
-	}
-	defer g.mu.RUnlock()
-	g.Handler.ServeHTTP(w, r)
-}
-
-func (g *gate) close() { g.mu.Lock() }
-
-// listen opens all addresses, or none. An empty address is left out.
-func listen(log *zap.Logger, endpoints []endpoint) (servers []server, err error) {
-	for _, e := range endpoints {
-		if e.address == "" {
-			continue
-		}
-		l, err := net.Listen("tcp", e.address)
-		if err != nil {
-			for _, s := range servers {
-				s.listener.Close()
-				s.cut()
-			}
-			return nil, fmt.Errorf("%s: %w", e.name, err)
-		}
-		e.address = l.Addr().String()
-		g := &gate{Handler: e.handler}
-		ctx, cut := context.WithCancel(context.Background())
-		s := &http.Server{
-			Handler:     g,
-			BaseContext: func(net.Listener) context.Context { return ctx },
-			// No time-outs over whole bodies: a podman that unpacks while it downloads reads for as long as that takes.
-			ReadHeaderTimeout: 10 * time.Second,
-			IdleTimeout:       2 * time.Minute,
-			MaxHeaderBytes:    64 << 10,
-			ErrorLog:          errorLog(log.Named(e.name)),
-		}
-		servers = append(servers, server{endpoint: e, http: s, listener: proxy.Listener(s, l), gate: g, cut: cut})
-	}
-	return servers, nil
-}
-
-// addressOf is where a server listens, for the log.
-func addressOf(servers []server, name string) string {
-	for _, s := range servers {
-		if s.name == name {
-			return s.address
-		}
-	}
-	return "off"
-}
-
-// run serves until ctx ends or a server fails; then bodies in flight may finish within grace. The servers stop one after
-// the other, in their order: while the first, the mirror, sends its last bodies, the admin listener still tells of it. No
-// handler runs any more when run returns.
-func run(ctx context.Context, servers []server, grace time.Duration, stopping func(), log *zap.Logger) error {
-	group, ctx := errgroup.WithContext(ctx)
-	for _, s := range servers {
-		group.Go(func() error {
-			if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("%s: %w", s.name, err)
-			}
-			return nil
-		})
-	}
-	group.Go(func() error {
-		<-ctx.Done()
-		stopping()
-		log.Info("stopping", zap.Duration("grace", grace))
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-		defer cancel()
-		var errs []error
-		for _, s := range servers {
-			errs = append(errs, s.stop(limited, log))
-		}
-		return errors.Join(errs...)
-	})
-	return group.Wait()
-}
-
-// stop lets requests finish until grace ends, cuts off those that have not, and waits until their handlers have noticed.
-func (s server) stop(grace context.Context, log *zap.Logger) error {
-	err := s.http.Shutdown(grace)
-	if err != nil {
-		log.Warn("bodies in flight were cut off: shutdown_grace is over", zap.String("listener", s.name))
-		err = s.http.Close()
-	}
-	s.cut()
-	s.gate.close()
-	return err
 }

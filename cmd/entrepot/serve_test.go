@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,30 @@ type running struct {
 	mirror, admin string
 	stop          context.CancelFunc
 	done          chan error
+
+	hangups chan os.Signal
+	next    chan func() (*config.Config, error) // what it reads then
+	said    logLines                            // what it says of that
+}
+
+// reload has the mirror read its settings again, and returns what it says of that first.
+func (r *running) reload(next func() (*config.Config, error)) string {
+	r.hangups <- syscall.SIGHUP
+	r.next <- next
+	return <-r.said
+}
+
+// logLines are what is written to a log.
+type logLines chan string
+
+func (l logLines) Write(line []byte) (int, error) {
+	l <- string(line)
+	return len(line), nil
+}
+
+// logger writes to l.
+func (l logLines) logger() *zap.Logger {
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.AddSync(l), zapcore.DebugLevel))
 }
 
 // start runs a mirror of upstream with changes to the configuration.
@@ -50,8 +75,10 @@ func start(t *testing.T, upstream string, change func(*config.Config)) *running 
 	serving := make(chan []zap.Field, 1)
 	core := &tap{Core: zapcore.NewNopCore(), serving: serving}
 	ctx, stop := context.WithCancel(t.Context())
-	r := &running{stop: stop, done: make(chan error, 1)}
-	go func() { r.done <- serve(ctx, c, zap.New(core)) }()
+	r := &running{stop: stop, done: make(chan error, 1), hangups: make(chan os.Signal),
+		next: make(chan func() (*config.Config, error)), said: make(logLines, 10)}
+	settings := newSettings(c, func() (*config.Config, error) { return (<-r.next)() }, r.said.logger())
+	go func() { r.done <- serve(ctx, settings, r.hangups, zap.New(core)) }()
 	select {
 	case fields := <-serving:
 		for _, f := range fields {
@@ -209,7 +236,7 @@ func TestAddressInUseIsAnError(t *testing.T) {
 	defer s.Close()
 	c := config.Default()
 	c.DataDir, c.Listen = t.TempDir(), strings.TrimPrefix(s.URL, "http://")
-	if err := serve(t.Context(), c, zap.NewNop()); err == nil || !strings.Contains(err.Error(), c.Listen) {
+	if err := serve(t.Context(), newSettings(c, nil, zap.NewNop()), nil, zap.NewNop()); err == nil || !strings.Contains(err.Error(), c.Listen) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -265,7 +292,7 @@ func TestLogFormats(t *testing.T) {
 	var b bytes.Buffer
 	line := func(c config.Log, write func(*zap.Logger)) string {
 		b.Reset()
-		log, stop := newLogger(c, &b)
+		log, _, stop := newLogger(c, &b)
 		write(log)
 		if err := stop(); err != nil {
 			t.Error(err)
@@ -295,7 +322,7 @@ func (c *lineCounter) Write(b []byte) (int, error) {
 func TestLogWaitsASecondAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out lineCounter
-		log, stop := newLogger(config.Log{Level: "info", Format: "json"}, &out)
+		log, _, stop := newLogger(config.Log{Level: "info", Format: "json"}, &out)
 		expect := func(lines int) {
 			t.Helper()
 			synctest.Wait()
@@ -357,7 +384,7 @@ func TestHandlersEndBeforeServingDoes(t *testing.T) {
 		close(cut)
 		<-finish
 		finished = true
-	})}})
+	}), nil}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func TestUnusableDirectoryIsAnErrorWithARemedy(t *testing.T) {
 	for dir, want := range map[string]string{file: "move that away", filepath.Join(file, "data"): "part of the path is a file"} {
 		c := config.Default()
 		c.Listen, c.AdminListen, c.DataDir = "127.0.0.1:0", "", dir
-		err := serve(t.Context(), c, zap.NewNop())
+		err := serve(t.Context(), newSettings(c, nil, zap.NewNop()), nil, zap.NewNop())
 		for _, part := range []string{dir, want, "--data-dir"} {
 			if err == nil || !strings.Contains(err.Error(), part) {
 				t.Errorf("no %q in: %v", part, err)

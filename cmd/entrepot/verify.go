@@ -41,7 +41,7 @@ With --check nothing is changed, and the exit code is 1 if anything is wrong. ^C
 			if err != nil {
 				return err
 			}
-			log, stop := newLogger(c.Log, cmd.ErrOrStderr())
+			log, _, stop := newLogger(c.Log, cmd.ErrOrStderr())
 			return errors.Join(verify(cmd.Context(), c, check, asJSON, cmd.OutOrStdout(), cmd.ErrOrStderr(), log), stop())
 		},
 	}
