@@ -203,6 +203,10 @@ config:
 			_, password, err := c.Registries["ghcr.io"].Credentials[0].Resolve()
 			return err == nil && password == "s3cret" && *r.pod().Volumes[1].Secret.DefaultMode == 0o440
 		}},
+		{"policy", `{config: {offline: true, access: {allow_clients: [10.0.0.0/8]}, registries: {a.io: {credentials: [{helper: ecr-login}, {exec: [a, b]}],
+endpoints: [{url: https://a.io, proxy: "http://proxy.example:3128"}]}}, bandwidth: {upstream: "mon-fri 08:00-18:00 20Mbit/s, else unlimited"}}}`, func(r *release, c *config.Config) bool {
+			return c.Offline && len(c.Access.AllowClients) == 1 && len(c.Registries["a.io"].Credentials) == 2 && !c.Bandwidth.Upstream.IsZero()
+		}},
 		{"empty directory", "{persistence: {enabled: false, size: 20Gi}, config: {cache: {max_size: 15GiB}}}", func(r *release, c *config.Config) bool {
 			return r.mount(c.DataDir).EmptyDir.SizeLimit.Value() == 20<<30 && r.set.Spec.VolumeClaimTemplates == nil
 		}},
@@ -249,13 +253,15 @@ func TestRefusesWhatCanNotWork(t *testing.T) {
 		"{config: {data_dir: ./data}}":             "config.data_dir must be an absolute path",
 		"{config: {index_dir: /srv/index}}":        "config.index_dir must be below",
 		"{config: {index_dir: index}}":             "config.index_dir must be below",
-		"{config: {index_dir: /srv/index}, extraVolumeMounts: [{name: i, mountPath: /srv/ind}]}": "config.index_dir must be below",
-		"{resources: {limits: {memory: 1e9}}}":                                                   "resources.limits.memory must be",
-		"{persistence: {enabled: false}, config: {cache: {max_size: 0}}}":                        "config.cache.max_size must be a size",
-		"{secrets: [{name: hub}]}":                                                               "got object, want string",
-		"{config: {shutdown_grace: 30}}":                                                         "missing unit",
-		"{config: {cache: {max_size: 80%}}, persistence: {enabled: false}}":                      "config.cache.max_size must be a size",
-		"{config: {registries: {docker.io: {credentials: {username: ci, password: s3cret}}}}}":   "docker.io.credentials.password would be readable",
+		"{config: {index_dir: /srv/index}, extraVolumeMounts: [{name: i, mountPath: /srv/ind}]}":                  "config.index_dir must be below",
+		"{resources: {limits: {memory: 1e9}}}":                                                                    "resources.limits.memory must be",
+		"{persistence: {enabled: false}, config: {cache: {max_size: 0}}}":                                         "config.cache.max_size must be a size",
+		"{secrets: [{name: hub}]}":                                                                                "got object, want string",
+		"{config: {shutdown_grace: 30}}":                                                                          "missing unit",
+		"{config: {cache: {max_size: 80%}}, persistence: {enabled: false}}":                                       "config.cache.max_size must be a size",
+		"{config: {registries: {docker.io: {credentials: {username: ci, password: s3cret}}}}}":                    "docker.io.credentials.password would be readable",
+		"{config: {registries: {a.io: {credentials: [{helper: x}, {username: ci, password: s3cret}]}}}}":          "a.io.credentials.password would be readable",
+		"{config: {registries: {a.io: {endpoints: [{url: https://a.io, proxy: 'http://u:s3cret@proxy:3128'}]}}}}": "a proxy's password would be readable",
 	} {
 		if _, err := render(t, values); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%s: the error is %v, want %q", values, err, reason)
