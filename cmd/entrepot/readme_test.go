@@ -40,21 +40,54 @@ func TestReadmeListsEveryKey(t *testing.T) {
 	}
 }
 
-func TestReadmeConfigurationLoads(t *testing.T) {
+// recipes are the README's configurations. The files that they name are in a directory of the test's.
+func recipes(t *testing.T) (all []string) {
+	t.Helper()
+	dir := t.TempDir()
+	one := newIdentity(t, "readme")
+	places := regexp.MustCompile(`(?:/run/secrets|/etc/entrepot)/([\w.-]+)`)
 	for _, block := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(readme(t), -1) {
 		if strings.HasPrefix(block[1], "services:") {
 			continue // a CI runner's file, not ours
 		}
+		for _, place := range places.FindAllStringSubmatch(block[1], -1) {
+			text := map[string][]byte{"cert.pem": one.cert, "key.pem": one.key, "ca.pem": one.cert, "config.json": []byte("{}")}[place[1]]
+			if text == nil {
+				text = []byte("s3cret")
+			}
+			replace(t, dir, map[string][]byte{place[1]: text})
+		}
+		all = append(all, places.ReplaceAllString(block[1], dir+"/$1"))
+	}
+	return all
+}
+
+func TestReadmeConfigurationsLoad(t *testing.T) {
+	registries := make(map[string]bool)
+	for _, text := range recipes(t) {
 		file := filepath.Join(t.TempDir(), "entrepot.yaml")
-		if err := os.WriteFile(file, []byte(block[1]), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		c, err := config.Load(file, nil)
 		if err != nil {
-			t.Fatal(err)
+			t.Errorf("%v\n%s", err, text)
+			continue
 		}
-		if len(c.Registries) != 3 || c.Bandwidth.Upstream.IsZero() {
-			t.Errorf("%+v", c)
+		if len(config.Changes(config.Default(), c)) == 0 {
+			t.Errorf("this configures nothing:\n%s", text)
+		}
+		for name := range c.Registries {
+			registries[name] = true
+		}
+	}
+	for _, name := range []string{
+		"docker.io", "ghcr.io", "quay.io", "gcr.io", "europe-docker.pkg.dev", "registry.k8s.io", "123456789012.dkr.ecr.eu-central-1.amazonaws.com",
+		"corp-registry.cn-hangzhou.cr.aliyuncs.com", "corp.tencentcloudcr.com", "corp.azurecr.io", "harbor.corp.example", "nexus.corp.example:8083",
+		"artifactory.corp.example", "registry.gitlab.com", "registry.corp.example:5000",
+	} {
+		if !registries[name] {
+			t.Errorf("there is no recipe for %s", name)
 		}
 	}
 }
