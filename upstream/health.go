@@ -48,6 +48,7 @@ type health struct {
 	fell, rose     time.Time
 	pause          time.Duration      // the latest before a probe
 	endProbe       context.CancelFunc // while it is down
+	hurry          context.CancelFunc // ends what its probe is at, so that it asks now; nil: there was none yet
 }
 
 func (h *health) down() bool { return h.faults == downAt }
@@ -188,10 +189,20 @@ func (r *Registry) revive(e *endpoint, t traffic, since time.Time) {
 		h.rose = time.Now()
 		h.endProbe()
 		h.door.open()
+		e.hurryLocked()
 	}
 	e.mu.Unlock()
 	if rises {
 		r.log.Info("endpoint is back", zap.String("registry", r.name), zap.String("endpoint", e.name), zap.Stringer("for", t))
+	}
+}
+
+// hurryLocked has an endpoint that is back for some traffic probed for all other at once: who pulls an image wants both.
+func (e *endpoint) hurryLocked() {
+	for t := range e.health {
+		if h := &e.health[t]; h.down() && h.hurry != nil {
+			h.hurry()
+		}
 	}
 }
 

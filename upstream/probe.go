@@ -25,26 +25,48 @@ const (
 const patient = 15
 
 // probe asks an endpoint whether it is back for some traffic until it is, or ctx ends. The jitter keeps many mirrors of one
-// registry from asking in step.
+// registry from asking in step. Told to hurry, it neither waits nor goes on with what was asked before.
 func (r *Registry) probe(ctx context.Context, e *endpoint, t traffic, sample question) {
-	since := time.Now()
+	since, hurried := time.Now(), false
 	for tries := 1; ; tries++ {
 		if tries >= patient {
 			sample.blob = blobName{}
 		}
-		pause := e.nextPause(t)
-		next := since.Add(pause - rand.N(pause/4))
-		e.health[t].door.probedAt(next)
-		select {
-		case <-time.After(time.Until(next)):
-		case <-ctx.Done():
+		if !hurried {
+			pause := e.nextPause(t)
+			next := since.Add(pause - rand.N(pause/4))
+			e.health[t].door.probedAt(next)
+			e.turn(ctx, t, func(ctx context.Context) { wait(ctx, time.Until(next)) })
+		}
+		if ctx.Err() != nil {
 			return
 		}
 		since = time.Now()
-		if r.isBack(ctx, e, t, sample) {
+		back := false
+		hurried = e.turn(ctx, t, func(ctx context.Context) { back = r.isBack(ctx, e, t, sample) })
+		if back {
 			r.revive(e, t, since)
 			return
 		}
+	}
+}
+
+// turn has a probe do something that ends when it is told to hurry, and reports whether it was.
+func (e *endpoint) turn(ctx context.Context, t traffic, do func(context.Context)) (hurried bool) {
+	turn, end := context.WithCancel(ctx)
+	defer end()
+	e.mu.Lock()
+	e.health[t].hurry = end
+	e.mu.Unlock()
+	do(turn)
+	return turn.Err() != nil
+}
+
+// wait returns after a time, or when ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 

@@ -35,7 +35,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is a network of its own: hosts by name, joined by pipes, so that tests may name hosts as they like, dial nothing
 // else, and run by the clock of synctest. It notes every request that arrives anywhere.
 type world struct {
-	t *testing.T
+	t  *testing.T
+	by func(ctx context.Context, network, addr string) (net.Conn, error) // dials in place of dial; nil: none
 
 	mu sync.Mutex
 	// guards following
@@ -103,6 +104,9 @@ func (w *world) registry(o Options, endpoints ...string) *Registry {
 	o.tune = func(transport *http.Transport) {
 		transport.Proxy = nil
 		transport.DialContext = w.dial
+		if w.by != nil {
+			transport.DialContext = w.by
+		}
 		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // by the clock of synctest no certificate is valid
 	}
 	r, err := New(o)
