@@ -16,7 +16,8 @@ const module = "github.com/entrepot/entrepot"
 var arrows = map[string][]string{
 	"cmd/entrepot":        {"config", "proxy", "cache", "upstream", "upstream/bandwidth", "upstream/credential"},
 	"config":              {},
-	"proxy":               {"cache", "upstream"},
+	"proxy":               {"cache", "upstream", "proxy/access"},
+	"proxy/access":        {},
 	"cache":               {"cache/disk", "cache/index", "cache/keeper", "cache/fill", "cache/relay", "upstream"},
 	"cache/index":         {},
 	"cache/keeper":        {"cache/disk", "cache/policy"},
@@ -43,9 +44,10 @@ var homes = map[string][]string{
 	"github.com/schollz/progressbar":       {"cmd/entrepot"},
 	"github.com/cenkalti/backoff":          {"cache/fill", "cache/relay"},
 	"go.uber.org/zap":                      {"cmd/entrepot", "proxy", "cache", "cache/index", "cache/keeper", "upstream", "upstream/credential"},
-	"net/http":                             {"cmd/entrepot", "proxy", "cache", "upstream"},
-	"os":                                   {"cmd/entrepot", "config", "proxy", "cache", "cache/index", "cache/disk", "upstream/credential", "upstream/watched"},
+	"net/http":                             {"cmd/entrepot", "proxy", "proxy/access", "cache", "upstream"},
+	"os":                                   {"cmd/entrepot", "config", "proxy", "proxy/access", "cache", "cache/index", "cache/disk", "upstream/credential", "upstream/watched"},
 	"os/exec":                              {"upstream/credential"},
+	"golang.org/x/crypto":                  {"proxy/access"},
 	"golang.org/x/sync/singleflight":       {"cache", "cache/keeper", "upstream"},
 	"github.com/opencontainers/image-spec": {"proxy", "cache", "cache/index", "upstream"},
 }

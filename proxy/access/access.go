@@ -1,0 +1,162 @@
+// Package access tells who a request is from, and what that one may have.
+//
+// A request comes from somewhere, as somebody or as nobody in particular. The order of the questions is that of the constants of
+// Reason: what the network is refused is refused whatever comes with it, a password that is wrong is refused whatever nobody
+// may have. Of a repository somebody may have everything, or what nobody in particular may have: what that is, is for the
+// registry to say, and asked elsewhere.
+//
+// The package knows no registry and no cache. Which names fit which patterns it is told by functions.
+package access
+
+import (
+	"errors"
+	"net/http"
+	"net/netip"
+)
+
+// Policy says who may have what. It is not changed once it is in use: another takes its place. The zero value, with
+// Anonymous, lets everybody have what a registry shows to everybody.
+type Policy struct {
+	Networks  []netip.Prefix // from where requests are answered; none: from everywhere
+	Anonymous bool           // who does not say who it is may have what nobody in particular may have
+	Htpasswd  *Passwords     // nil: there are none, and who sends one is not listened to
+	// Users are by their name in Htpasswd or the common name of their certificate. The function says whether a tag of a
+	// repository is one of those that the user may have all of; tag is empty for what is known by its digest, and for lists.
+	// Who is not among them may have what nobody in particular may have.
+	Users map[string]func(registry, repository, tag string) bool
+
+	Registries map[string]Registry // by name; of one that is not here, everybody may have everything
+}
+
+// Registry is how a registry matters to who may have what of it.
+type Registry struct {
+	Credentials bool                         // entrepot has some there: it may be shown what nobody in particular is
+	Exposed     func(repository string) bool // what everybody may have all the same; nil: nothing
+	Client      bool                         // the client's own Authorization there decides, in place of one here
+}
+
+// Reason is why a request is refused.
+type Reason string
+
+// The reasons of this package, and those of the answers to what is asked elsewhere.
+const (
+	Network   Reason = "network"   // comes from where nobody is allowed
+	Password  Reason = "password"  // the user or the password is wrong
+	Anonymous Reason = "anonymous" // does not say who it is
+	Pattern   Reason = "pattern"   // asks for what its user may not have
+	Private   Reason = "private"   // asks for what the registry does not show to everybody
+	Client    Reason = "client"    // the registry does not take what the client has presented, or that is nothing
+)
+
+// Reasons are all of them.
+var Reasons = []Reason{Network, Password, Anonymous, Pattern, Private, Client}
+
+// Refusal is the error of who may not.
+type Refusal struct {
+	Reason    Reason
+	Challenge string // what would help, as the value of a WWW-Authenticate header; "": nothing does
+}
+
+func (r *Refusal) Error() string { return "refused: " + string(r.Reason) }
+
+// challenge asks for a password. Its realm tells people whose: some clients answer any challenge with the one that they have for
+// Docker Hub.
+const challenge = `Basic realm="entrepot", charset="UTF-8"`
+
+// Enter answers whether a request may come in, and as whom: "" is nobody in particular. With forRegistry its Authorization
+// is meant for the registry, and not looked at. The error is a *Refusal, or says why it can't be told now.
+func (p *Policy) Enter(r *http.Request, forRegistry bool) (user string, err error) {
+	if !p.near(r.RemoteAddr) {
+		return "", &Refusal{Reason: Network}
+	}
+	if p.Htpasswd != nil && !forRegistry {
+		if name, password, ok := r.BasicAuth(); ok {
+			right, err := p.Htpasswd.Check(r.Context(), name, password)
+			if err == nil && !right {
+				err = &Refusal{Password, challenge}
+			}
+			if err != nil {
+				return "", err
+			}
+			return name, nil
+		}
+	}
+	if user = commonName(r); user != "" || p.Anonymous {
+		return user, nil
+	}
+	switch {
+	case p.Htpasswd == nil:
+		return "", &Refusal{Reason: Anonymous}
+	case forRegistry: // it can't say who it is here and there
+		return "", nil
+	}
+	return "", &Refusal{Anonymous, challenge}
+}
+
+// Grant is what of a repository somebody may have.
+type Grant int
+
+const (
+	Nothing    Grant = iota
+	Everything       // private or not
+	Shown            // what the registry shows to nobody in particular
+	Presented        // what it shows to who presents what the client does
+)
+
+// May returns what of a tag of a repository a user may have. The error is a *Refusal: nothing.
+func (p *Policy) May(user, registry, repository, tag string) (Grant, error) {
+	matches, named := p.Users[user]
+	mine := named && user != "" && matches(registry, repository, tag)
+	if named && user != "" && !mine && !p.Anonymous {
+		return Nothing, &Refusal{Reason: Pattern}
+	}
+	of := p.Registries[registry]
+	exposed := of.Credentials && of.Exposed != nil && of.Exposed(repository)
+	switch {
+	case exposed:
+		return Everything, nil
+	case of.Client:
+		return Presented, nil
+	case mine, !of.Credentials:
+		return Everything, nil
+	}
+	return Shown, nil
+}
+
+// Hidden is the refusal of what the registry does not show to everybody: somebody might still be shown it.
+func (p *Policy) Hidden(user string) *Refusal {
+	if user == "" && p.Htpasswd != nil {
+		return &Refusal{Private, challenge}
+	}
+	return &Refusal{Reason: Private}
+}
+
+// near reports whether requests from an address are answered.
+func (p *Policy) near(remote string) bool {
+	if len(p.Networks) == 0 {
+		return true
+	}
+	at, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return false
+	}
+	// A listener for both IPv4 and IPv6 has the former mapped into the latter; and a zone is a link of ours, not of theirs.
+	address := at.Addr().Unmap().WithZone("")
+	for _, network := range p.Networks {
+		if network.Contains(address) {
+			return true
+		}
+	}
+	return false
+}
+
+// commonName is the name in the certificate that a client has shown, and that was verified.
+func commonName(r *http.Request) string {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 {
+		return ""
+	}
+	return r.TLS.VerifiedChains[0][0].Subject.CommonName
+}
+
+// ErrBusy says that so many passwords are being checked that one more would wait for too long.
+var ErrBusy = errors.New("too many passwords are being checked")

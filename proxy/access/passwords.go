@@ -1,0 +1,280 @@
+package access
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+const (
+	// rightFor is how long a pair of a user and a password that was right is remembered, and wrongFor one that was wrong: a check
+	// takes tens of milliseconds of a processor, and a pull makes ten requests.
+	rightFor = 5 * time.Minute
+	wrongFor = 5 * time.Second
+
+	// maxPairs bounds the pairs that are remembered of each sort, at some hundred bytes each.
+	maxPairs = 4096
+
+	// maxWaiting is how many checks may wait for a processor, for each that there is, and patience for how long.
+	maxWaiting = 64
+	patience   = 10 * time.Second
+
+	// lookEvery is how often the file is looked at, at most.
+	lookEvery = time.Second
+
+	maxFile = 4 << 20 // bytes; a line has some 80
+
+	// maxCost is the highest cost of a hash that is taken, and it is seconds already: each further one doubles that.
+	maxCost = 16
+
+	// used is how much of a password bcrypt looks at, in bytes. What makes the files looks at no more of it.
+	used = 72
+)
+
+// Passwords are those of an htpasswd file, which is read again when it has changed. Its methods may be called concurrently.
+type Passwords struct {
+	path    string
+	changed func(error)
+	key     [32]byte // of the pairs that are remembered: what is in memory tells nobody anything
+	turns   chan struct{}
+	queue   chan struct{}
+	compare func(hash, password []byte) error
+
+	roll atomic.Pointer[roll]
+
+	file sync.Mutex // held by who looks at the file, or reads it; nobody waits for it
+	// guards following
+	stamp  stamp // of the file that roll is from, or that is no good
+	looked time.Time
+
+	mu sync.Mutex
+	// guards following
+	right, wrong map[pair]time.Time // until when
+}
+
+// roll is what a file says.
+type roll struct {
+	hashes map[string][]byte // by name
+	names  []string          // sorted
+}
+
+// pair is a keyed hash of a user, a password, and what it was compared with: in another file's light it is another.
+type pair [sha256.Size]byte
+
+// stamp tells one state of a file from another.
+type stamp struct {
+	modified time.Time
+	size     int64
+	file     os.FileInfo
+}
+
+func (s stamp) same(other stamp) bool {
+	if s.file == nil || other.file == nil {
+		return s.file == other.file
+	}
+	return s.modified.Equal(other.modified) && s.size == other.size && os.SameFile(s.file, other.file)
+}
+
+// OpenPasswords reads an htpasswd file: lines of a name, a colon, and a bcrypt hash, as htpasswd -B makes them; empty ones and
+// such as begin with # are left out. Whenever it has been read again, changed is told: by nil that the new passwords hold, or
+// why the old ones still do. It may be nil.
+func OpenPasswords(path string, changed func(error)) (*Passwords, error) {
+	if changed == nil {
+		changed = func(error) {}
+	}
+	processors := runtime.GOMAXPROCS(0)
+	p := &Passwords{path: path, changed: changed, turns: make(chan struct{}, processors), queue: make(chan struct{}, maxWaiting*processors),
+		compare: bcrypt.CompareHashAndPassword, right: make(map[pair]time.Time), wrong: make(map[pair]time.Time)}
+	_, _ = rand.Read(p.key[:]) // never fails
+	p.file.Lock()
+	defer p.file.Unlock()
+	p.looked = time.Now()
+	if err := p.readLocked(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Check reports whether the password is the user's. It takes as long for a user who is not known as for one who is. The error is
+// ErrBusy, or that of ctx.
+func (p *Passwords) Check(ctx context.Context, user, password string) (right bool, err error) {
+	hash, known, ok := p.lookup(user)
+	if !ok {
+		return false, nil // there is nobody at all
+	}
+	this := p.pair(user, password, hash)
+	if right, remembered := p.recall(this); remembered {
+		return right, nil
+	}
+	if err := p.turn(ctx); err != nil {
+		return false, err
+	}
+	defer func() { <-p.turns }()
+	if right, remembered := p.recall(this); remembered { // the same client comes with several requests at once
+		return right, nil
+	}
+	right = p.compare(hash, []byte(password[:min(len(password), used)])) == nil && known
+	p.remember(this, right)
+	return right, nil
+}
+
+// turn waits for a processor.
+func (p *Passwords) turn(ctx context.Context) error {
+	select {
+	case p.queue <- struct{}{}:
+		defer func() { <-p.queue }()
+	default:
+		return ErrBusy
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case p.turns <- struct{}{}:
+		return nil
+	case <-late.C:
+		return ErrBusy
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// lookup returns a user's hash; that of another for one who is not known, always the same one. There is none if ok is false.
+func (p *Passwords) lookup(user string) (hash []byte, known, ok bool) {
+	p.refresh()
+	now := p.roll.Load()
+	if hash, known = now.hashes[user]; known {
+		return hash, true, true
+	}
+	if len(now.names) == 0 {
+		return nil, false, false
+	}
+	at := p.pair(user, "", nil)
+	return now.hashes[now.names[binary.BigEndian.Uint64(at[:])%uint64(len(now.names))]], false, true
+}
+
+func (p *Passwords) pair(user, password string, hash []byte) (is pair) {
+	h := hmac.New(sha256.New, p.key[:])
+	for _, part := range [][]byte{[]byte(user), []byte(password), hash} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part)))) // so that what ends one is not what begins the next
+		h.Write(part)
+	}
+	h.Sum(is[:0])
+	return is
+}
+
+func (p *Passwords) recall(this pair) (right, remembered bool) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if until, ok := p.right[this]; ok && now.Before(until) {
+		return true, true
+	}
+	until, ok := p.wrong[this]
+	return false, ok && now.Before(until)
+}
+
+// remember keeps wrong pairs apart from the right ones, which they should not push out.
+func (p *Passwords) remember(this pair, right bool) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pairs, until := p.wrong, now.Add(wrongFor)
+	if right {
+		pairs, until = p.right, now.Add(rightFor)
+	}
+	if len(pairs) >= maxPairs {
+		clear(pairs)
+	}
+	pairs[this] = until
+}
+
+// refresh reads the file again if it has changed. One that can't be read, or is no such file, leaves things as they are.
+func (p *Passwords) refresh() {
+	if !p.file.TryLock() {
+		return // somebody is at it
+	}
+	defer p.file.Unlock()
+	now := time.Now()
+	if now.Sub(p.looked) < lookEvery {
+		return
+	}
+	p.looked = now
+	is, err := stampOf(p.path)
+	if is.same(p.stamp) {
+		return // what is wrong with it has been told
+	}
+	p.stamp = is
+	if err == nil {
+		err = p.readLocked()
+	}
+	p.changed(err)
+}
+
+// stampOf returns the zero stamp of what can't be looked at.
+func stampOf(path string) (stamp, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return stamp{}, err
+	}
+	return stamp{info.ModTime(), info.Size(), info}, nil
+}
+
+func (p *Passwords) readLocked() (err error) {
+	if p.stamp, err = stampOf(p.path); err != nil { // before it is read: what changes meanwhile is read again
+		return err
+	}
+	if p.stamp.size > maxFile {
+		return fmt.Errorf("%s: more than %d bytes", p.path, maxFile)
+	}
+	text, err := os.ReadFile(p.path)
+	if err != nil {
+		return err
+	}
+	hashes, err := parse(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.path, err)
+	}
+	p.roll.Store(&roll{hashes, slices.Sorted(maps.Keys(hashes))})
+	return nil
+}
+
+// parse reads an htpasswd file. Its errors name the line, and nothing that stands after the name.
+func parse(text []byte) (map[string][]byte, error) {
+	users, n := make(map[string][]byte), 0
+	for line := range bytes.Lines(text) {
+		n++
+		line = bytes.TrimSpace(line)
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		name, hash, ok := strings.Cut(string(line), ":")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("line %d is not a name, a colon and a bcrypt hash", n)
+		}
+		cost, err := bcrypt.Cost([]byte(hash))
+		switch {
+		case err != nil || len(hash) != 60:
+			return nil, fmt.Errorf("line %d: the password of %.100q is not hashed by bcrypt: make it anew by htpasswd -B", n, name)
+		case cost > maxCost:
+			return nil, fmt.Errorf("line %d: the hash of %.100q has a cost of %d, and each check would take seconds: at most %d", n, name, cost, maxCost)
+		case users[name] != nil:
+			return nil, fmt.Errorf("line %d: %.100q is there twice", n, name)
+		}
+		users[name] = []byte(hash)
+	}
+	return users, nil
+}
