@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/entrepot/entrepot/upstream/bandwidth"
 )
 
 // maxValidator bounds an entity tag that is taken for a validator. Storage hosts' are a hash of 32 to 128 digits.
@@ -27,8 +29,8 @@ type BlobRequest struct {
 	// blob leaves this to the next; any other error is the end of it.
 	Beside int
 
-	// Waiting tells whether anybody waits for the bytes. It is asked for every 32 KiB and, while they are held back because
-	// nobody does, once a second. Nil: somebody does.
+	// Waiting tells whether anybody waits for the bytes. It is asked as they come and, while they are held back because nobody
+	// does, once a second. Nil: somebody does.
 	Waiting func() bool
 
 	// Validator is that of an earlier BlobStream of the same blob, to be told if the endpoint has changed the content since.
@@ -113,8 +115,13 @@ func (r *Registry) openBlob(ctx context.Context, e *endpoint, q question, req Bl
 		e.leave(speed)
 		return nil, r.failed(q, err)
 	}
-	body := &blobBody{extent: x, registry: r, from: e, asked: q, since: since, ctx: ctx, cancel: cancel, network: resp.Body, idle: time.Now()}
-	body.pace(req.Waiting)
+	body := &blobBody{extent: x, flow: bandwidth.Flow(req.Digest), registry: r, from: e, asked: q, since: since,
+		ctx: ctx, cancel: cancel, network: resp.Body, unread: time.Now()}
+	if req.Waiting != nil {
+		body.idle = func() bool { return !req.Waiting() }
+	}
+	body.watchdog = time.AfterFunc(r.stall, func() { cancel(ErrStalled) })
+	body.watchdog.Stop()
 	stream := &BlobStream{ReadCloser: body, Size: x.size, Endpoint: e.name}
 	if tag := entityTag(resp); tag != "" && e.sent(resp) {
 		stream.Validator = validator(e, tag)

@@ -217,17 +217,17 @@ func TestSlowUpstreamIsNotStalled(t *testing.T) {
 func TestSlowReaderAndSlowLimitAreNotStalls(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
-		limiter *bandwidth.Limiter
+		limiter *bandwidth.Line
 		pause   time.Duration
 	}{
 		{"reader", nil, time.Hour},
-		{"limit", bandwidth.New(64), 0}, // a chunk takes more than 8 minutes
+		{"limit", bandwidth.NewLine(64), 0}, // a portion takes more than a minute
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				w.serve("http://registry.test", serveLayer)
-				r := w.registry(Options{Limiter: tt.limiter, StallTimeout: time.Second}, "http://registry.test")
+				r := w.registry(Options{Lines: []*bandwidth.Line{tt.limiter}, StallTimeout: time.Second}, "http://registry.test")
 				body, err := r.OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 				if err != nil {
 					t.Fatal(err)
@@ -255,7 +255,7 @@ func TestLimitIsForBlobBodiesAlone(t *testing.T) {
 			rw.Header().Set("Content-Type", manifestType)
 			rw.Write(layer)
 		})
-		r := w.registry(Options{Limiter: bandwidth.New(32 << 10)}, "http://registry.test")
+		r := w.registry(Options{Lines: []*bandwidth.Line{bandwidth.NewLine(32 << 10)}}, "http://registry.test")
 		timed := func(f func() error) time.Duration {
 			start := time.Now()
 			if err := f(); err != nil {
@@ -274,13 +274,14 @@ func TestLimitIsForBlobBodiesAlone(t *testing.T) {
 				return err
 			}
 		}
-		if took := timed(read(0)); took != 7*time.Second { // 8 chunks, the first of them at once
+		if took := timed(read(0)).Round(time.Millisecond); took != 7875*time.Millisecond { // all but a burst of 4 KiB
 			t.Errorf("the blob took %v", took)
 		}
 		if took := timed(func() error { _, _, err := r.Manifest(t.Context(), repo, "7", nil); return err }); took != 0 {
 			t.Errorf("a manifest took %v", took)
 		}
-		if took := timed(read(200 << 10)); took != 8*time.Second { // what is discarded has come over the line too
+		// What is discarded has come over the line too, and so has the manifest, of which a second's worth is made up for.
+		if took := timed(read(200 << 10)).Round(time.Millisecond); took != 9*time.Second {
 			t.Errorf("the rest of the blob took %v", took)
 		}
 	})

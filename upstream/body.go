@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/entrepot/entrepot/upstream/bandwidth"
 )
 
 // heldBack is how long nobody may have read from the network for the endpoint to be blamed for what comes then: servers
@@ -19,12 +21,19 @@ const (
 	narrowFor = 5 * time.Second
 )
 
-// blobBody is the body of a blob: the network under a watchdog, at the limiter's pace, within its extent. It tells how the
-// endpoint fared.
+// maxSmall is the size in bytes of the largest blob that never waits for bandwidth: configurations, which clients ask for
+// before all else, are no larger.
+const maxSmall = 64 << 10
+
+// blobBody is the body of a blob: the network under a watchdog, at the pace of the registry's lines, within its extent. It
+// tells how the endpoint fared.
 type blobBody struct {
 	extent
-	paced io.Reader
-	err   error // of all reads from now on
+	err error // of all reads from now on
+
+	idle func() bool    // whether nobody waits for the bytes; nil: somebody does
+	flow bandwidth.Flow // what shares the lines: the blob, however many connections bring it
+	owed atomic.Int64   // bytes that are here and have not been taken from the lines yet
 
 	registry *Registry
 	from     *endpoint
@@ -35,24 +44,13 @@ type blobBody struct {
 	cancel   context.CancelCauseFunc
 	network  io.ReadCloser
 	watchdog *time.Timer
-	idle     time.Time // since then nobody has read from the network
-	excused  bool      // it was idle for too long once; what is buffered on the way can make the consequence come late
+	unread   time.Time // since then nobody has read from the network
+	excused  bool      // it was unread for too long once; what is buffered on the way can make the consequence come late
 
-	// Bytes of the network, and nanoseconds that it and the limiters took. Close may come while a Read is waiting.
+	// Bytes of the network, and nanoseconds that it and the lines took. Close may come while a Read is waiting.
 	brought, waited, limited atomic.Int64
 	failed                   atomic.Bool
 	once                     sync.Once
-}
-
-// pace lets the body be read at the pace of the registry's limits, that for what nobody waits for included.
-func (b *blobBody) pace(waiting func() bool) {
-	b.watchdog = time.AfterFunc(b.registry.stall, func() { b.cancel(ErrStalled) })
-	b.watchdog.Stop()
-	b.paced = readerFunc(b.watchedRead)
-	if waiting != nil {
-		b.paced = b.registry.background.ReaderWhile(b.ctx, b.paced, func() bool { return !waiting() })
-	}
-	b.paced = b.registry.limiter.Reader(b.ctx, b.paced)
 }
 
 func (b *blobBody) Read(p []byte) (int, error) {
@@ -105,29 +103,65 @@ func (b *blobBody) fail(err error) error {
 	return b.registry.failed(b.asked, err)
 }
 
-// pacedRead reads at the limiters' pace, and takes down what time that cost. If it is the limit that holds the body back,
-// further connections would bring nothing, and leave bytes on the way when they are given up.
+// pacedRead reads at the pace of the lines. It pays after reading, when it is known how much there was to pay for, and for a
+// portion at a time: what comes in smaller pieces is paid for together, and at the end.
 func (b *blobBody) pacedRead(p []byte) (int, error) {
-	start, waited := time.Now(), b.waited.Load()
-	n, err := b.paced.Read(p)
-	now := time.Now()
-	limited := b.limited.Add(int64(now.Sub(start)) - (b.waited.Load() - waited))
-	if limited > max(int64(held), b.waited.Load()) {
-		b.registry.narrow.Store(now.Add(narrowFor).UnixNano())
+	if b.size >= 0 && b.size <= maxSmall {
+		n, err := b.watchedRead(p)
+		b.registry.lines.Spend(n)
+		return n, err
+	}
+	portion := b.portion()
+	n, err := b.watchedRead(p[:min(len(p), portion)])
+	if owed := b.owed.Add(int64(n)); owed >= int64(portion) || err != nil || int64(n) == b.left {
+		if cause := b.pay(); cause != nil {
+			return n, cause
+		}
 	}
 	return n, err
+}
+
+// portion is how many bytes are best paid for at a time.
+func (b *blobBody) portion() int {
+	n := b.registry.lines.Portion()
+	if b.registry.background.Rate() > 0 && b.idle != nil && b.idle() {
+		n = min(n, b.registry.background.Portion())
+	}
+	return n
+}
+
+// pay takes what is owed from the lines, that for what nobody waits for first, and takes down what time that cost. If it is the
+// limit that holds the body back, further connections would bring nothing, and leave bytes on the way when they are given
+// up. What is not waited for to the end has come over the lines all the same.
+func (b *blobBody) pay() error {
+	start, n := time.Now(), int(b.owed.Swap(0))
+	var err error
+	if b.idle != nil {
+		err = b.registry.background.TakeWhile(b.ctx, b.flow, n, b.idle)
+	}
+	if err == nil {
+		err = b.registry.lines.Take(b.ctx, b.flow, n)
+	}
+	if err != nil {
+		b.registry.lines.Spend(n)
+	}
+	now := time.Now()
+	if limited := b.limited.Add(int64(now.Sub(start))); limited > max(int64(held), b.waited.Load()) {
+		b.registry.narrow.Store(now.Add(narrowFor).UnixNano())
+	}
+	return err
 }
 
 // watchedRead lets the watchdog run for as long as the network keeps it waiting, and no longer.
 func (b *blobBody) watchedRead(p []byte) (int, error) {
 	start := time.Now()
-	b.excused = b.excused || start.Sub(b.idle) > heldBack
+	b.excused = b.excused || start.Sub(b.unread) > heldBack
 	b.watchdog.Reset(b.registry.stall)
 	defer b.watchdog.Stop()
 	n, err := b.network.Read(p)
-	b.idle = time.Now()
+	b.unread = time.Now()
 	b.brought.Add(int64(n))
-	b.waited.Add(int64(b.idle.Sub(start)))
+	b.waited.Add(int64(b.unread.Sub(start)))
 	return n, err
 }
 
@@ -138,12 +172,13 @@ func (b *blobBody) Close() error {
 		if b.brought.Load() >= telling && !b.failed.Load() {
 			b.well()
 		}
+		b.registry.lines.Spend(int(b.owed.Swap(0)))
 		b.from.leave(b.speed())
 	})
 	return b.network.Close()
 }
 
-// speed returns how many bytes a second the network brought; 0 if that can't be told. Behind a limiter it can't: while one
+// speed returns how many bytes a second the network brought; 0 if that can't be told. Behind a limit it can't: while one
 // held it back, bytes gathered that then came in no time.
 func (b *blobBody) speed() float64 {
 	brought, waited := b.brought.Load(), time.Duration(b.waited.Load())
@@ -157,7 +192,3 @@ func (b *blobBody) speed() float64 {
 	}
 	return 0
 }
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -172,12 +172,12 @@ func TestSpeedBehindALimiterIsNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.serve("http://registry.test", serveIn(telling, time.Second))
-		slow := w.registry(Options{Limiter: bandwidth.New(telling / 8)}, "http://registry.test")
+		slow := w.registry(Options{Lines: []*bandwidth.Line{bandwidth.NewLine(telling / 8)}}, "http://registry.test")
 		fetch(t.Context(), slow)
 		if speed := slow.Endpoints()[0].Speed; speed != 0 {
 			t.Errorf("speed %v, though the limiter had the network wait", speed)
 		}
-		wide := w.registry(Options{Limiter: bandwidth.New(telling << 10)}, "http://registry.test")
+		wide := w.registry(Options{Lines: []*bandwidth.Line{bandwidth.NewLine(telling << 10)}}, "http://registry.test")
 		fetch(t.Context(), wide)
 		if speed := wide.Endpoints()[0].Speed; speed != telling {
 			t.Errorf("speed %v behind a limiter that is not felt", speed)

@@ -164,17 +164,17 @@ func TestBytesThatNobodyWaitsForAreInTheBackground(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.serve("http://registry.test", serveLayer)
-		r := w.registry(Options{Limiter: bandwidth.New(32 << 10), Background: bandwidth.New(1 << 10)}, "http://registry.test")
+		r := w.registry(Options{Lines: []*bandwidth.Line{bandwidth.NewLine(32 << 10)}, Background: bandwidth.NewLine(1 << 10)}, "http://registry.test")
 		var waiting atomic.Bool
 		for _, tt := range []struct {
 			name    string
 			waiting func() bool
 			want    time.Duration
 		}{
-			{"nobody knows", nil, 7 * time.Second}, // 8 chunks, the first of them at once
+			{"nobody knows", nil, 8 * time.Second},
 			{"somebody waits from the start", func() bool { return true }, 8 * time.Second},
-			{"nobody waits", func() bool { return false }, 7 * 32 * time.Second},
-			// One chunk in 10 s; the rest waits for the limit of all within a second.
+			{"nobody waits", func() bool { return false }, 8 * 32 * time.Second},
+			// 10 KiB in 10 s; the rest waits for the limit of all within a second.
 			{"somebody comes", waiting.Load, 10*time.Second + 8*time.Second},
 		} {
 			time.AfterFunc(10*time.Second, func() { waiting.Store(true) })
@@ -189,7 +189,7 @@ func TestBytesThatNobodyWaitsForAreInTheBackground(t *testing.T) {
 				t.Errorf("%s: %d bytes, %v", tt.name, n, err)
 			}
 			body.Close()
-			if took := time.Since(start); took < tt.want-2*time.Second || took > tt.want+2*time.Second {
+			if took := time.Since(start); took < tt.want*95/100-time.Second || took > tt.want+time.Second {
 				t.Errorf("%s: %v, want %v", tt.name, took, tt.want)
 			}
 			waiting.Store(false)

@@ -161,11 +161,11 @@ func TestWhoIsHeldBackIsNotAtFault(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		pause   time.Duration // of the reader, once
-		limiter *bandwidth.Limiter
+		limiter *bandwidth.Line
 		up      bool
 	}{
 		{"reader takes too long", heldBack + time.Second, nil, true},
-		{"limiter takes too long", 0, bandwidth.New(64), true},
+		{"limiter takes too long", 0, bandwidth.NewLine(64), true},
 		{"reader takes a while", heldBack - time.Second, nil, false},
 		{"nobody holds it back", 0, nil, false},
 	} {
@@ -173,7 +173,7 @@ func TestWhoIsHeldBackIsNotAtFault(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				w.serve("http://registry.test", answer(200, layer[:100<<10], "Content-Length", "262144"))
-				r := w.registry(Options{Limiter: tt.limiter}, "http://registry.test")
+				r := w.registry(Options{Lines: []*bandwidth.Line{tt.limiter}}, "http://registry.test")
 				body, err := r.OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 				if err != nil {
 					t.Fatal(err)

@@ -22,8 +22,9 @@
 //   - The answer is held against what was asked: the right status, size, range, digest and sort of content. What can't be
 //     a registry's answer is an *Error that is not Answered, and never reaches the cache as content or as absence. Nor
 //     does a refusal of how something was asked: only 401, 403, 404, 410 and 451 speak of the thing itself.
-//   - A manifest or list is read whole, within a size and a time. A blob is streamed to the caller, through the bandwidth
-//     limit, for as long as bytes keep coming.
+//   - A manifest or list is read whole, within a size and a time. A blob is streamed to the caller, through the
+//     lines of the registry's bandwidth, for as long as bytes keep coming. Everything else is small, and passes at the
+//     expense of the blobs.
 //
 // Its invariants:
 //
@@ -85,8 +86,8 @@ type Options struct {
 	BySpeed     bool                // prefer endpoints by the measured speed of blobs to those that come first here
 	Logins      []credential.Source // for the first endpoint alone; none: anonymous. They end with the registry.
 	TokenRealms []string            // further hosts (host or host:port) that may receive the credentials, over any scheme
-	Limiter     *bandwidth.Limiter  // for blob bodies alone; nil: unlimited
-	Background  *bandwidth.Limiter  // for those that nobody waits for, besides Limiter; nil: unlimited
+	Lines       []*bandwidth.Line   // what comes from upstream passes through all of them; only blobs wait for that
+	Background  *bandwidth.Line     // for blobs that nobody waits for, besides Lines; nil: unlimited
 	Observer    Observer            // nil: nobody is told
 	Log         *zap.Logger         // nil: silent
 
@@ -109,8 +110,8 @@ type Registry struct {
 	endpoints  []*endpoint
 	bySpeed    bool
 	realms     map[string]bool // token hosts the operator has named, in lower case
-	limiter    *bandwidth.Limiter
-	background *bandwidth.Limiter
+	lines      bandwidth.Lines
+	background *bandwidth.Line
 	observer   Observer
 	log        *zap.Logger
 	stall      time.Duration
@@ -143,7 +144,7 @@ func New(o Options) (*Registry, error) {
 		endpoints:   endpoints,
 		bySpeed:     o.BySpeed,
 		realms:      make(map[string]bool),
-		limiter:     o.Limiter,
+		lines:       o.Lines,
 		background:  o.Background,
 		observer:    o.Observer,
 		log:         o.Log,

@@ -214,10 +214,18 @@ func (r *Registry) send(ctx context.Context, q question, by road, to *url.URL, h
 	if err != nil {
 		return nil, bare(err)
 	}
-	if r.observer != nil {
-		resp.Body = &countedBody{ReadCloser: resp.Body, tell: func(n int64) { r.observer.UpstreamBytes(r.name, q.kind, n) }}
-	}
+	resp.Body = &countedBody{ReadCloser: resp.Body, tell: func(n int64) { r.received(q, n) }}
 	return resp, nil
+}
+
+// received tells of body bytes that have come, and has the lines pay for those that pass without waiting.
+func (r *Registry) received(q question, n int64) {
+	if r.observer != nil {
+		r.observer.UpstreamBytes(r.name, q.kind, n)
+	}
+	if q.traffic() == small {
+		r.lines.Spend(int(n))
+	}
 }
 
 // record tells the log and the observer of a request. Away from home the path may be a signature.

@@ -113,11 +113,11 @@ func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (m
 		rate, _ := p.At(time.Now())
 		return int64(rate)
 	}
-	limiter, background := bandwidth.New(rate(c.Bandwidth.Upstream)), bandwidth.New(rate(c.Bandwidth.Background))
+	total, background := bandwidth.NewLine(rate(c.Bandwidth.Upstream)), bandwidth.NewLine(rate(c.Bandwidth.Background))
 	opened := make(map[string]*upstream.Registry)
 	for name, r := range c.Registries {
 		opts := upstream.Options{
-			Name: name, TokenRealms: r.TokenRealms, Limiter: limiter, Background: background, Observer: metrics, Log: log,
+			Name: name, TokenRealms: r.TokenRealms, Lines: []*bandwidth.Line{total}, Background: background, Observer: metrics, Log: log,
 			UserAgent: "entrepot/" + version(), BySpeed: r.Prefer == "speed",
 			ConnectionsPerBlob: int(r.Connections.PerBlob), ConnectionsPerEndpoint: int(r.Connections.PerEndpoint),
 			Logins: logins(r.Credentials, name),

@@ -1,97 +1,117 @@
-// Package bandwidth limits how fast bytes are read, as a wrapper around an io.Reader.
+// Package bandwidth shares lines: how many bytes a second pass, and whose they are.
 //
-// One Limiter is shared by every reader that draws on the same line. x/time/rate serves its waiters in order and call by
-// call, so whoever asks for more per call gets more of the line; every reader here therefore asks for the same small
-// chunk, and a stream's share does not depend on its buffer.
+// A Line is one rate. Who sends or receives takes the bytes from it before they go, or as soon as they are here, and waits
+// until the line has them. They are taken on behalf of a flow (a blob that is fetched, a client that is sent to), and it is
+// flows that share the line in equal parts: whatever they take at a time, by however many connections, since whenever.
+//
+// Lines nest: bytes are taken from one after the other, the narrowest first ([Lines]). What waits for its own line is not in
+// the queue of the next, so it neither holds others up there nor keeps bytes from them; and while it waits in the next, its
+// own line gathers what it will need, up to a burst. So the whole line is used as long as anybody can use it, and a flow that
+// its own line holds back loses nothing of that.
+//
+// The invariants:
+//
+//   - In any stretch of time no more passes than the rate allows and a burst, besides what is spent: small things that wait
+//     for nobody (Spend) and that those who wait pay for.
+//   - Who waits waits on no goroutine but its own. One timer a line wakes whoever's turn it is; no rate is polled.
+//   - A rate that is set is obeyed at once, by those who wait too.
+//   - What was granted to who leaves goes back to the line.
 package bandwidth
 
 import (
 	"context"
-	"io"
-	"math"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 const (
-	// chunk is the most that one Read takes: io.Copy's own buffer size, so that the limit costs no extra system call, and
-	// small enough that hundreds of streams still take turns within a second on a slow line.
-	chunk = 32 << 10
-
 	// burst is how much of the line may be used up at once after a pause. A second's worth would let a whole layer through
 	// unshaped; a tenth keeps the line busy across the scheduler's hiccups.
 	burst = 100 * time.Millisecond
 
-	// glance is how long a reader waits for its turn before it looks whether it is still limited. Somebody may have begun to
-	// wait for its bytes, and a second is what people take for a hiccup.
+	// debt is how much of what was spent is paid for, at most: small things never stop the large ones for longer.
+	debt = time.Second
+
+	// glance is how long who waits does so before it looks whether it is still limited. Somebody may have begun to wait for its
+	// bytes, and a second is what people take for a hiccup.
 	glance = time.Second
 )
 
-// Limiter is one line's worth of bandwidth, shared by all its readers. The nil Limiter is an unlimited line.
-type Limiter struct {
-	rate *rate.Limiter
+// What is best taken at a time, in bytes. Two milliseconds' worth makes five hundred grants a second at any rate, each of
+// which may be a process that wakes up from its sleep. It is no less because a timer is late by a millisecond: of what has
+// gathered by then each flow should be able to take no more than its turn. Less than minPortion is not worth a system call.
+// More than maxPortion is not worth waiting for if the rate has just become a slow one; it is what goes at a time where
+// there is no limit.
+const (
+	portion    = 2 * time.Millisecond
+	minPortion = 4 << 10
+	maxPortion = 2 << 20
+)
+
+// bytesIn is how many bytes a rate makes in so much time.
+func bytesIn(d time.Duration, bytesPerSecond int64) float64 {
+	return d.Seconds() * float64(bytesPerSecond)
 }
 
-// New returns a limiter of so many bytes a second. Zero and less mean no limit, which is the nil Limiter.
-func New(bytesPerSecond int64) *Limiter {
+// portionOf is what is best taken at a time from a line of that rate.
+func portionOf(bytesPerSecond int64) int {
 	if bytesPerSecond <= 0 {
-		return nil
+		return maxPortion
 	}
-	// What exceeds the burst never gets a turn, so the burst is never below a chunk, however slow the line.
-	most := max(float64(bytesPerSecond)*burst.Seconds(), chunk)
-	return &Limiter{rate: rate.NewLimiter(rate.Limit(bytesPerSecond), int(min(most, math.MaxInt32)))}
+	return int(min(max(bytesIn(portion, bytesPerSecond), minPortion), maxPortion))
 }
 
-// Reader returns r at the limiter's pace, or r itself when there is no limit. A Read that waits for its turn ends when ctx
-// does, with the cause of that; the bytes that had been read already are returned with it.
-func (l *Limiter) Reader(ctx context.Context, r io.Reader) io.Reader {
-	return l.ReaderWhile(ctx, r, func() bool { return true })
+// bucket holds the bytes that may pass. It is a token bucket that can owe, and that takes back, which golang.org/x/time/rate
+// can't.
+type bucket struct {
+	rate  int64   // bytes a second, positive
+	level float64 // bytes; negative: owed
+	at    time.Time
 }
 
-// ReaderWhile is Reader for as long as limited reports true, and r's own pace otherwise. That is asked for every chunk and,
-// while a Read waits for its turn, once a second: it never waits longer than that for a limit that is off.
-func (l *Limiter) ReaderWhile(ctx context.Context, r io.Reader, limited func() bool) io.Reader {
-	if l == nil {
-		return r
+// room is the most that the bucket holds: whatever the rate, a portion fits.
+func (b *bucket) room() float64 { return max(bytesIn(burst, b.rate), minPortion) }
+
+// fill adds what has come since the last time.
+func (b *bucket) fill(now time.Time) {
+	if d := now.Sub(b.at); d > 0 {
+		b.add(bytesIn(d, b.rate))
+		b.at = now
 	}
-	return &reader{ctx: ctx, limit: l.rate, from: r, limited: limited}
 }
 
-type reader struct {
-	ctx     context.Context
-	limit   *rate.Limiter
-	from    io.Reader
-	limited func() bool
+// add puts n bytes in, as far as there is room, or takes them out, as far as may be owed.
+func (b *bucket) add(n float64) {
+	b.level = max(min(b.level+n, b.room()), -bytesIn(debt, b.rate))
 }
 
-// Read pays after reading, when it is known how much there was to pay for.
-func (r *reader) Read(p []byte) (int, error) {
-	n, err := r.from.Read(p[:min(len(p), chunk)])
-	if n > 0 && r.limited() {
-		if cause := r.pay(n); cause != nil {
-			return n, cause
+// set changes the rate from now on. What is in the bucket, or owed, is so within the bounds of the new rate.
+func (b *bucket) set(now time.Time, rate int64) {
+	if b.rate > 0 {
+		b.fill(now)
+	}
+	b.rate, b.at = rate, now
+	b.add(0)
+}
+
+// until is how long it takes until n bytes are there, and at least a nanosecond.
+func (b *bucket) until(n int) time.Duration {
+	missing := (float64(n) - b.level) / float64(b.rate) // seconds
+	return max(time.Duration(missing*float64(time.Second))+1, 1)
+}
+
+// Follow sets a rate by a plan until ctx ends, or for ever where the plan says so: at each time the plan tells the rate, and
+// until when that holds (zero: for ever). It asks the plan at least once a minute, since clocks are set and machines sleep.
+func Follow(ctx context.Context, l interface{ SetRate(bytesPerSecond int64) }, plan func(time.Time) (bytesPerSecond int64, until time.Time)) {
+	for {
+		rate, until := plan(time.Now())
+		l.SetRate(rate)
+		if until.IsZero() {
+			return
 		}
-	}
-	return n, err
-}
-
-// pay waits for the turn of n bytes. It holds a place in the line all the while, which WaitN with a time-out would lose at
-// each look at limited; nor does it give up ahead of a deadline, as WaitN does when its turn comes later: the bytes are
-// here already, so waiting as long as allowed is the better bargain. Who leaves gives the place back.
-func (r *reader) pay(n int) error {
-	turn := r.limit.ReserveN(time.Now(), n)
-	for wait := turn.Delay(); wait > 0; wait = turn.Delay() {
 		select {
-		case <-time.After(min(wait, glance)):
-		case <-r.ctx.Done():
-			turn.Cancel()
-			return context.Cause(r.ctx)
-		}
-		if !r.limited() {
-			turn.Cancel()
-			return nil
+		case <-time.After(min(max(time.Until(until), time.Millisecond), time.Minute)):
+		case <-ctx.Done():
+			return
 		}
 	}
-	return nil
 }
