@@ -60,45 +60,6 @@ func portionOf(bytesPerSecond int64) int {
 	return int(min(max(bytesIn(portion, bytesPerSecond), minPortion), maxPortion))
 }
 
-// bucket holds the bytes that may pass. It is a token bucket that can owe, and that takes back, which golang.org/x/time/rate
-// can't.
-type bucket struct {
-	rate  int64   // bytes a second, positive
-	level float64 // bytes; negative: owed
-	at    time.Time
-}
-
-// room is the most that the bucket holds: whatever the rate, a portion fits.
-func (b *bucket) room() float64 { return max(bytesIn(burst, b.rate), minPortion) }
-
-// fill adds what has come since the last time.
-func (b *bucket) fill(now time.Time) {
-	if d := now.Sub(b.at); d > 0 {
-		b.add(bytesIn(d, b.rate))
-		b.at = now
-	}
-}
-
-// add puts n bytes in, as far as there is room, or takes them out, as far as may be owed.
-func (b *bucket) add(n float64) {
-	b.level = max(min(b.level+n, b.room()), -bytesIn(debt, b.rate))
-}
-
-// set changes the rate from now on. What is in the bucket, or owed, is so within the bounds of the new rate.
-func (b *bucket) set(now time.Time, rate int64) {
-	if b.rate > 0 {
-		b.fill(now)
-	}
-	b.rate, b.at = rate, now
-	b.add(0)
-}
-
-// until is how long it takes until n bytes are there, and at least a nanosecond.
-func (b *bucket) until(n int) time.Duration {
-	missing := (float64(n) - b.level) / float64(b.rate) // seconds
-	return max(time.Duration(missing*float64(time.Second))+1, 1)
-}
-
 // Follow sets a rate by a plan until ctx ends, or for ever where the plan says so: at each time the plan tells the rate, and
 // until when that holds (zero: for ever). It asks the plan at least once a minute, since clocks are set and machines sleep.
 func Follow(ctx context.Context, l interface{ SetRate(bytesPerSecond int64) }, plan func(time.Time) (bytesPerSecond int64, until time.Time)) {

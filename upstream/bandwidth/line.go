@@ -57,7 +57,6 @@ type waiter struct {
 func NewLine(bytesPerSecond int64) *Line {
 	l := &Line{flows: make(map[Flow]*flow)}
 	l.SetRate(bytesPerSecond)
-	l.bucket.at = time.Time{} // so long ago that it is full
 	return l
 }
 
@@ -128,7 +127,9 @@ func (l *Line) Spend(n int) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.putLocked(-n)
+	if l.bucket.rate > 0 { // until just now
+		l.bucket.take(time.Now(), n)
+	}
 }
 
 // giveBack undoes a Take.
@@ -138,16 +139,11 @@ func (l *Line) giveBack(n int) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.putLocked(n)
-	l.serveLocked(time.Now())
-}
-
-func (l *Line) putLocked(n int) {
-	if l.bucket.rate == 0 { // since just now
-		return
+	if l.bucket.rate > 0 { // until just now
+		now := time.Now()
+		l.bucket.put(now, n)
+		l.serveLocked(now)
 	}
-	l.bucket.fill(time.Now())
-	l.bucket.add(float64(n))
 }
 
 // Stats are a line's figures.
@@ -174,8 +170,7 @@ func (l *Line) idle() bool {
 	if l.bucket.rate == 0 {
 		return true
 	}
-	l.bucket.fill(time.Now())
-	return l.waiting == 0 && l.bucket.level == l.bucket.room()
+	return l.waiting == 0 && l.bucket.level(time.Now()) >= float64(l.bucket.room())
 }
 
 // join takes n bytes, or returns who waits for them.
@@ -188,8 +183,7 @@ func (l *Line) join(of Flow, n int) *waiter {
 	now := time.Now()
 	f := l.flowLocked(now, of)
 	if l.waiting == 0 {
-		l.bucket.fill(now)
-		if l.bucket.level >= float64(n) {
+		if l.bucket.level(now) >= float64(n) {
 			l.reached = max(l.reached, f.count-int64(l.bucket.room())) // it may be ahead of others who are about to come back
 			l.grantLocked(now, f, n)
 			return nil
@@ -239,7 +233,7 @@ func (l *Line) sweepLocked(now time.Time) {
 
 // grantLocked gives a flow n bytes, which the bucket has.
 func (l *Line) grantLocked(now time.Time, f *flow, n int) {
-	l.bucket.level -= float64(n)
+	l.bucket.take(now, n)
 	f.count += int64(n)
 	f.granted = now
 }
@@ -249,13 +243,12 @@ func (l *Line) serveLocked(now time.Time) {
 	if l.waiting == 0 {
 		return
 	}
-	l.bucket.fill(now)
 	for l.waiting > 0 {
 		f := l.order[0]
 		w := f.waiters[0]
 		n := min(w.need, portionOf(l.bucket.rate))
-		if l.bucket.level < float64(n) {
-			l.wakeLocked(l.bucket.until(n))
+		if l.bucket.level(now) < float64(n) {
+			l.wakeLocked(l.bucket.until(now, n))
 			return
 		}
 		l.reached = max(l.reached, f.count)
@@ -339,8 +332,7 @@ func (l *Line) leave(w *waiter) bool {
 			continue
 		}
 		now := time.Now()
-		l.bucket.fill(now)
-		l.bucket.add(float64(w.granted))
+		l.bucket.put(now, w.granted)
 		w.flow.count -= int64(w.granted)
 		l.dropLocked(w.flow, i)
 		l.serveLocked(now)
