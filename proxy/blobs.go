@@ -19,10 +19,7 @@ import (
 
 // blob answers GET and HEAD of a blob.
 func (p *Proxy) blob(w http.ResponseWriter, r *http.Request, c *call) error {
-	d, err := parseDigest(c.target.reference)
-	if err != nil {
-		return err
-	}
+	d := c.target.ref.Digest
 	c.asked = true
 	if r.Method == http.MethodHead {
 		size, v, err := p.cache.StatBlob(r.Context(), c.target.repo, d)

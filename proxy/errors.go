@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/access"
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -35,6 +36,7 @@ type apiError struct {
 	code       string
 	message    string
 	retryAfter time.Duration // 0: nothing is said
+	challenge  string        // how to say who one is; "": that would not help
 }
 
 func (e *apiError) Error() string { return e.code + ": " + e.message }
@@ -56,6 +58,9 @@ func (e *apiError) write(w http.ResponseWriter) {
 	if e.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(e.retryAfter.Round(time.Second)/time.Second)))
 	}
+	if e.challenge != "" {
+		h.Set("Www-Authenticate", e.challenge)
+	}
 	w.WriteHeader(e.status)
 	_, _ = w.Write(body) // a client that is gone needs no answer
 }
@@ -67,18 +72,23 @@ func (e *apiError) write(w http.ResponseWriter) {
 // becomes a 503 too: containerd would repeat it without a pause, podman would wait half a minute.
 func asAPIError(err error, k kind) *apiError {
 	var own *apiError
+	var refused *access.Refusal
 	var up *upstream.Error
 	switch {
 	case errors.As(err, &own):
 		return own
+	case errors.As(err, &refused):
+		return fromRefusal(refused)
+	case errors.Is(err, access.ErrBusy):
+		return &apiError{status: http.StatusServiceUnavailable, code: codeUnavailable, message: err.Error(), retryAfter: time.Second}
 	case errors.Is(err, cache.ErrUnavailable):
-		return &apiError{http.StatusServiceUnavailable, codeUnavailable, err.Error(), outagePause}
+		return &apiError{status: http.StatusServiceUnavailable, code: codeUnavailable, message: err.Error(), retryAfter: outagePause}
 	case errors.As(err, &up):
 		return fromUpstream(up, k)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, cache.ErrClosed):
-		return &apiError{http.StatusServiceUnavailable, codeUnavailable, "the request was given up", 0}
+		return &apiError{status: http.StatusServiceUnavailable, code: codeUnavailable, message: "the request was given up"}
 	}
-	return &apiError{http.StatusBadGateway, codeUnavailable, err.Error(), 0}
+	return &apiError{status: http.StatusBadGateway, code: codeUnavailable, message: err.Error()}
 }
 
 // outagePause is what a client is asked to wait before it tries again during an outage.

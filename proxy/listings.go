@@ -31,10 +31,7 @@ func (p *Proxy) tags(w http.ResponseWriter, r *http.Request, c *call) error {
 
 // referrers answers the referrers API. The filter is applied here, so that one answer of upstream's serves all filters.
 func (p *Proxy) referrers(w http.ResponseWriter, r *http.Request, c *call) error {
-	d, err := parseDigest(c.target.reference)
-	if err != nil {
-		return err
-	}
+	d := c.target.ref.Digest
 	query, err := pageQuery(r)
 	if err != nil {
 		return err

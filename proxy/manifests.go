@@ -10,10 +10,7 @@ import (
 
 // manifest answers GET and HEAD of a manifest, by tag or by digest.
 func (p *Proxy) manifest(w http.ResponseWriter, r *http.Request, c *call) error {
-	ref, err := parseReference(c.target.reference)
-	if err != nil {
-		return err
-	}
+	ref := c.target.ref
 	c.asked = true
 	head := r.Method == http.MethodHead
 	m, err := p.cache.Manifest(r.Context(), c.target.repo, ref, cache.ParseAccept(r.Header["Accept"]), head)

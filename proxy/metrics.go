@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/access"
 )
 
 // Metrics count what the mirror does. Labels are bounded: registries of the configuration, kinds, outcomes; never a
@@ -27,6 +28,7 @@ type Metrics struct {
 	ahead            *prometheus.CounterVec
 	healed           *prometheus.CounterVec
 	reloads          *prometheus.CounterVec
+	denied           *prometheus.CounterVec
 
 	answers map[series]answers // those of the configured registries: made at the start, and only read after that
 }
@@ -62,11 +64,12 @@ func NewMetrics(registries []string, version string) *Metrics {
 		ahead:   counter("read_ahead_total", "Manifests and blobs fetched before a client asked: kept, or failed.", "registry", "kind", "outcome"),
 		healed:  counter("cache_healed_total", "Content that was damaged, dropped, and is here again, by what was wrong with it.", "damage"),
 		reloads: counter("config_reloads_total", "How often the configuration was read again: ok, or failed, which changes nothing.", "outcome"),
+		denied:  counter("access_refused_total", "Requests that were refused because of who made them, by reason.", "reason"),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "entrepot_build_info", Help: "Always 1."}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.requests, m.bytes, m.firstByte, m.upstreamRequests, m.upstreamSeconds, m.upstreamBytes,
-		m.fills, m.fillReaders, m.ahead, m.healed, m.reloads, build,
+		m.fills, m.fillReaders, m.ahead, m.healed, m.reloads, m.denied, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.zero(registries)
 	return m
@@ -103,6 +106,9 @@ func (m *Metrics) zero(registries []string) {
 	for _, outcome := range []string{reloadOK, reloadFailed} {
 		m.reloads.WithLabelValues(outcome)
 	}
+	for _, reason := range access.Reasons {
+		m.denied.WithLabelValues(string(reason))
+	}
 	for _, damage := range cache.Damages {
 		m.healed.WithLabelValues(string(damage))
 	}
@@ -135,6 +141,13 @@ func (m *Metrics) FillDone(readers int, err error) {
 	m.fills.WithLabelValues(kept(err == nil)).Inc()
 	if readers > 0 {
 		m.fillReaders.Observe(float64(readers))
+	}
+}
+
+// refused counts a request that was refused because of who made it.
+func (m *Metrics) refused(reason access.Reason) {
+	if m != nil {
+		m.denied.WithLabelValues(string(reason)).Inc()
 	}
 }
 

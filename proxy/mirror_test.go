@@ -25,7 +25,9 @@ import (
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy"
+	"github.com/entrepot/entrepot/proxy/access"
 	"github.com/entrepot/entrepot/upstream"
+	"github.com/entrepot/entrepot/upstream/credential"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -41,7 +43,10 @@ type mirror struct {
 	server  *httptest.Server
 	ups     []*upstream.Registry
 	extra   map[string]*registry
-	mirrors []*registry // further endpoints of docker.io
+	mirrors []*registry         // further endpoints of docker.io
+	logins  []credential.Source // at docker.io
+	policy  *access.Policy
+	proxy   *proxy.Proxy
 
 	mu    sync.Mutex
 	ahead time.Duration
@@ -101,7 +106,7 @@ func (m *mirror) start() {
 			}
 		}
 		up, err := upstream.New(upstream.Options{Name: name, Endpoints: endpoints, Log: log, Observer: m.metrics,
-			ConnectionsPerBlob: 1, StallTimeout: time.Hour}) // how fast the machine is, and how slow, is not the test's
+			Logins: m.loginsAt(name), ConnectionsPerBlob: 1, StallTimeout: time.Hour}) // how fast the machine is, and how slow, is not the test's
 		if err != nil {
 			m.t.Fatal(err)
 		}
@@ -116,11 +121,19 @@ func (m *mirror) start() {
 	}
 	m.cache = c
 	m.metrics.Watch(c.Stats)
-	m.server = httptest.NewUnstartedServer(proxy.New(proxy.Options{Cache: c, Registries: registries, DefaultRegistry: "docker.io",
-		Canonical: config.CanonicalRegistry, Metrics: m.metrics, Log: log}))
+	m.proxy = proxy.New(proxy.Options{Cache: c, Registries: registries, DefaultRegistry: "docker.io",
+		Canonical: config.CanonicalRegistry, Access: m.policy, Metrics: m.metrics, Log: log})
+	m.server = httptest.NewUnstartedServer(m.proxy)
 	m.server.Listener = proxy.Listener(m.server.Config, m.server.Listener)
 	m.server.Start()
 	m.url = m.server.URL
+}
+
+func (m *mirror) loginsAt(registry string) []credential.Source {
+	if registry == "docker.io" {
+		return m.logins
+	}
+	return nil
 }
 
 func (m *mirror) endpoint(u *registry) upstream.Endpoint {

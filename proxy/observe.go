@@ -22,6 +22,8 @@ type call struct {
 	vars    map[string]string // of the route
 
 	target     target // as far as it was parsed
+	user       string // who asks; "": nobody in particular
+	presents   bool   // whom the registry itself is to judge by what it presents
 	asked      bool   // the cache was asked
 	verdict    cache.Verdict
 	hasVerdict bool
@@ -193,6 +195,9 @@ func (c *call) MarshalLogObject(line zapcore.ObjectEncoder) error {
 	line.AddInt64("bytes", c.written)
 	line.AddDuration("duration", time.Since(c.start))
 	line.AddString("client", c.request.RemoteAddr)
+	if c.user != "" {
+		line.AddString("user", clip(c.user))
+	}
 	line.AddString("user_agent", clip(c.request.UserAgent()))
 	if c.target.kind == kindOther {
 		line.AddString("path", clip(c.request.URL.Path))

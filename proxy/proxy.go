@@ -7,16 +7,19 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/mux"
 	"go.uber.org/zap"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/access"
 )
 
 // Options say what a Proxy serves. All but Metrics and Log are required.
@@ -25,6 +28,7 @@ type Options struct {
 	Registries      []Registry
 	DefaultRegistry string              // the Name of one of Registries
 	Canonical       func(string) string // the one spelling of a registry's name, for all that clients may use
+	Access          *access.Policy      // who may have what; nil: everybody may have everything
 	Metrics         *Metrics            // may be nil
 	Log             *zap.Logger
 }
@@ -33,6 +37,7 @@ type Options struct {
 type Proxy struct {
 	cache   *cache.Cache
 	routes  routes
+	policy  atomic.Pointer[access.Policy]
 	metrics *Metrics
 	log     *zap.Logger
 	router  *mux.Router
@@ -44,15 +49,16 @@ func New(opts Options) *Proxy {
 		opts.Log = zap.NewNop()
 	}
 	p := &Proxy{cache: opts.Cache, routes: newRoutes(opts.Registries, opts.Canonical, opts.DefaultRegistry), metrics: opts.Metrics, log: opts.Log}
+	p.SetAccess(opts.Access)
 	// SkipClean: a path that isn't clean is refused with an error that clients read, not redirected elsewhere.
 	r := mux.NewRouter().SkipClean(true)
-	r.MatcherFunc(below).HandlerFunc(p.handle(p.pull))
-	r.HandleFunc("/", p.handle(front))
-	r.HandleFunc("/v2", p.handle(p.ping))
-	r.HandleFunc("/v2/", p.handle(p.ping))
-	r.HandleFunc("/{registry:[^/]+}/v2/", p.handle(p.ping))
-	r.HandleFunc("/{registry:[^/]+}/v2/{_:.+}", p.handle(p.pull))
-	r.NotFoundHandler = p.handle(notFound)
+	r.MatcherFunc(below).HandlerFunc(p.handle(p.findPull, p.pull))
+	r.HandleFunc("/", p.handle(findNothing, front))
+	r.HandleFunc("/v2", p.handle(p.findPing, p.ping))
+	r.HandleFunc("/v2/", p.handle(p.findPing, p.ping))
+	r.HandleFunc("/{registry:[^/]+}/v2/", p.handle(p.findPing, p.ping))
+	r.HandleFunc("/{registry:[^/]+}/v2/{_:.+}", p.handle(p.findPull, p.pull))
+	r.NotFoundHandler = p.handle(findNothing, notFound)
 	p.router = r
 	return p
 }
@@ -79,23 +85,45 @@ func (p *Proxy) serveRoute(w http.ResponseWriter, r *http.Request) {
 // handler answers a request, or returns the error to answer with. It takes down in c what the log should say.
 type handler func(w http.ResponseWriter, r *http.Request, c *call) error
 
-// handle makes an http handler of h. Whatever would change something is refused here, for all of them.
-func (p *Proxy) handle(h handler) http.HandlerFunc {
+// finder finds out what a request asks for, and takes it down in c; registry is whose it is, if it is a registry's. It is followed
+// by the questions who asks, and what that one may have, before a word is said on what was found, an error included.
+type finder func(r *http.Request, c *call) (registry string, err error)
+
+func findNothing(*http.Request, *call) (registry string, err error) { return "", nil }
+
+// handle makes an http handler of h. Who may not is refused here, and whatever would change something, for all of them.
+func (p *Proxy) handle(find finder, h handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c := w.(*call)
 		if r.ContentLength != 0 {
 			dismissBody(w)
 		}
-		err := allowed(w, r)
-		if err == nil {
-			err = h(w, r, c)
-		}
-		if err != nil {
+		if err := p.answer(w, r, c, find, h); err != nil {
 			c.err = err
 			w.Header().Set("Cache-Status", c.errorStatus(err))
-			asAPIError(err, c.target.kind).write(w)
+			p.refuse(w, c, err)
 		}
 	}
+}
+
+func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, c *call, find finder, h handler) error {
+	registry, lost := find(r, c)
+	policy := p.policy.Load()
+	if policy != nil {
+		if err := p.enter(policy, r, c, registry); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(allowed(w, r), lost); err != nil {
+		return err
+	}
+	if policy != nil {
+		var err error
+		if r, err = p.admit(policy, r, c, registry); err != nil {
+			return err
+		}
+	}
+	return h(w, r, c)
 }
 
 // bodyPatience is how long a client may go on sending a body that nobody reads. Less than the whole may cost it the answer:
@@ -123,15 +151,24 @@ func allowed(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// ping is the API's version check. It is answered at once, whatever upstream does: podman takes anything but 200 and 401
-// for "no registry here".
-func (p *Proxy) ping(w http.ResponseWriter, r *http.Request, c *call) error {
+// findPing finds out whose version is checked. That counts only where it has to be said how to ask: what ns says is not
+// complained about.
+func (p *Proxy) findPing(r *http.Request, c *call) (registry string, err error) {
 	c.target.kind = kindPing
 	if prefix := c.vars["registry"]; prefix != "" {
-		if _, ok := p.routes.known(prefix); !ok {
-			return p.routes.unknown(prefix)
+		registry, ok := p.routes.known(prefix)
+		if !ok {
+			return "", p.routes.unknown(prefix)
 		}
+		return registry, nil
 	}
+	registry, _, _ = p.routes.registry(r, "", "")
+	return registry, nil
+}
+
+// ping is the API's version check. It is answered at once, whatever upstream does: podman takes anything but 200 and 401
+// for "no registry here".
+func (p *Proxy) ping(w http.ResponseWriter, _ *http.Request, c *call) error {
 	h := w.Header()
 	h.Set("Docker-Distribution-Api-Version", "registry/2.0")
 	h.Set("Content-Type", "application/json")
@@ -142,21 +179,29 @@ func (p *Proxy) ping(w http.ResponseWriter, r *http.Request, c *call) error {
 	return nil
 }
 
-// pull answers what is below /v2/ of a registry.
-func (p *Proxy) pull(w http.ResponseWriter, r *http.Request, c *call) error {
+// findPull finds out what is meant below /v2/ of a registry.
+func (p *Proxy) findPull(r *http.Request, c *call) (registry string, err error) {
 	_, rest, _ := strings.Cut(r.URL.Path, "/v2/")
 	rest = strings.Clone(rest) // digests and names from it are kept, and would keep the whole line of the request with them
 	if isUpload(rest) {
+		return "", nil
+	}
+	t, err := p.routes.parse(r, c.vars["registry"], rest)
+	if err == nil {
+		c.target = t
+		err = c.target.parseRef()
+	}
+	return t.repo.Registry, err
+}
+
+// pull answers what is below /v2/ of a registry.
+func (p *Proxy) pull(w http.ResponseWriter, r *http.Request, c *call) error {
+	if c.target.repo.Name == "" {
 		w.Header()["Allow"] = []string{""} // RFC 9110, 10.2.1: no method at all
 		return &apiError{status: http.StatusMethodNotAllowed, code: codeUnsupported, message: "this is a pull-through mirror: there are no uploads here"}
 	}
-	t, err := p.routes.parse(r, c.vars["registry"], rest)
-	if err != nil {
-		return err
-	}
-	c.target = t
-	c.set("Oci-Namespace", t.repo.Registry)
-	switch t.kind {
+	c.set("Oci-Namespace", c.target.repo.Registry)
+	switch c.target.kind {
 	case kindManifest:
 		return p.manifest(w, r, c)
 	case kindBlob:

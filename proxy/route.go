@@ -25,7 +25,8 @@ const (
 type target struct {
 	repo      cache.Repository
 	kind      kind
-	reference string // as in the path: a tag or digest, unchecked; empty for kindTags
+	reference string          // as in the path; empty for kindTags
+	ref       cache.Reference // what it is; empty for kindTags
 }
 
 // dockerHub has names of its own, and images without an owner.
@@ -56,7 +57,8 @@ func newRoutes(registries []Registry, canonical func(string) string, fallback st
 	return t
 }
 
-// parse finds what a pull request asks for. rest is its path below /v2/; prefix is the path component before /v2/, if any.
+// parse finds what a pull request asks for. rest is its path below /v2/; prefix is the path component before /v2/, if any. The
+// reference is left as it is.
 func (t routes) parse(r *http.Request, prefix, rest string) (target, error) {
 	registry, rest, err := t.registry(r, prefix, rest)
 	if err != nil {
@@ -80,6 +82,17 @@ func (t routes) parse(r *http.Request, prefix, rest string) (target, error) {
 		}
 	}
 	return target{repo: cache.Repository{Registry: registry, Name: name}, kind: k, reference: reference}, nil
+}
+
+// parseRef takes the reference of a target, as its kind has it.
+func (t *target) parseRef() (err error) {
+	switch t.kind {
+	case kindManifest:
+		t.ref, err = parseReference(t.reference)
+	case kindBlob, kindReferrers:
+		t.ref.Digest, err = parseDigest(t.reference)
+	}
+	return err
 }
 
 // registry finds the registry that a request means, and what is left of the path: by ?ns=, by Host, by the path, or the

@@ -1,0 +1,145 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/proxy/access"
+	"github.com/entrepot/entrepot/upstream"
+)
+
+// SetAccess has requests that come from now on answered by another policy; nil: everybody may have everything.
+func (p *Proxy) SetAccess(policy *access.Policy) { p.policy.Store(policy) }
+
+// enter finds out who asks, and whether that one may at all.
+func (p *Proxy) enter(policy *access.Policy, r *http.Request, c *call, registry string) (err error) {
+	c.presents = policy.Registries[registry].Client
+	c.user, err = policy.Enter(r, c.presents)
+	return err
+}
+
+// admit makes sure that who asks may have what is asked for, before the cache is asked for it: whatever is answered before that
+// is the same whether there is such a thing or not. It returns the request as the cache is to see it.
+func (p *Proxy) admit(policy *access.Policy, r *http.Request, c *call, registry string) (*http.Request, error) {
+	t := c.target
+	if t.kind == kindPing && c.presents {
+		return r, p.challenge(r, cache.Repository{Registry: registry})
+	}
+	if t.repo.Name == "" {
+		return r, nil
+	}
+	grant, err := policy.May(c.user, t.repo.Registry, t.repo.Name, t.ref.Tag)
+	switch {
+	case err != nil:
+		return r, err
+	case grant == access.Presented:
+		return p.presented(r, t, !policy.Registries[registry].Credentials)
+	case grant == access.Shown:
+		return r, p.shown(policy, r, c)
+	}
+	return r, nil
+}
+
+// shown admits who may have what upstream shows to everybody. Upstream's refusal is for the log: here all refusals are alike.
+func (p *Proxy) shown(policy *access.Policy, r *http.Request, c *call) error {
+	ctx, cancel := context.WithTimeoutCause(r.Context(), verdictPatience, errUnsettled)
+	defer cancel()
+	err := p.cache.Admit(ctx, c.target.repo, c.target.subject(), "")
+	if up, ok := errors.AsType[*upstream.Error](err); ok && up.Answered() {
+		return fmt.Errorf("%w: %w", policy.Hidden(c.user), err)
+	}
+	return err
+}
+
+// presented admits who may have what upstream shows to it. With lent, upstream is also asked with that for what is not here.
+func (p *Proxy) presented(r *http.Request, t target, lent bool) (*http.Request, error) {
+	header := r.Header.Get("Authorization")
+	if header == "" {
+		if err := p.challenge(r, t.repo); err != nil {
+			return r, err
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(r.Context(), verdictPatience, errUnsettled)
+	defer cancel()
+	if err := p.cache.Admit(ctx, t.repo, t.subject(), header); err != nil {
+		if up, ok := errors.AsType[*upstream.Error](err); ok && up.Answered() {
+			p.metrics.refused(access.Client)
+		}
+		return r, err
+	}
+	if lent {
+		r = r.WithContext(upstream.WithAuthorization(r.Context(), header))
+	}
+	return r, nil
+}
+
+// challenge has who presents nothing told what upstream would like to see; nil: upstream likes to see nothing.
+func (p *Proxy) challenge(r *http.Request, repo cache.Repository) error {
+	if r.Header.Get("Authorization") != "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(r.Context(), verdictPatience, errUnsettled)
+	defer cancel()
+	challenge, err := p.cache.Challenge(ctx, repo)
+	if err == nil && challenge != "" {
+		return &access.Refusal{Reason: access.Client, Challenge: challenge}
+	}
+	return err
+}
+
+// verdictPatience is how long a request waits for the answer whether it may be answered. There is still the answer to be waited
+// for, and the most patient of clients that give up at all does so after 30 s.
+const verdictPatience = 10 * time.Second
+
+var errUnsettled = fmt.Errorf("%w: it does not say who may have this", cache.ErrUnavailable)
+
+// subject is what upstream is asked about before a target is answered. That there are referrers to a manifest is shown with it.
+func (t target) subject() string {
+	switch t.kind {
+	case kindBlob:
+		return "blobs/" + t.ref.Digest.String()
+	case kindTags:
+		return "tags/list"
+	default:
+		return "manifests/" + t.ref.String()
+	}
+}
+
+// refuse answers with an error.
+func (p *Proxy) refuse(w http.ResponseWriter, c *call, err error) {
+	if refused, ok := errors.AsType[*access.Refusal](err); ok {
+		p.metrics.refused(refused.Reason)
+	}
+	e := asAPIError(err, c.target.kind)
+	if up, ok := errors.AsType[*upstream.Error](err); ok && c.presents {
+		e.challenge = up.Challenge
+	}
+	e.write(w)
+}
+
+// fromRefusal tells a client why it is refused, and nothing of what it has asked for.
+func fromRefusal(r *access.Refusal) *apiError {
+	e := &apiError{status: http.StatusForbidden, code: codeDenied, challenge: r.Challenge}
+	if r.Challenge != "" {
+		e.status, e.code = http.StatusUnauthorized, codeUnauthorized
+	}
+	switch {
+	case r.Reason == access.Network:
+		e.message = "requests from this network are not answered"
+	case r.Reason == access.Password:
+		e.message = "the user name or the password is wrong"
+	case r.Reason == access.Pattern:
+		e.message = "this repository is not among those that this user may pull from"
+	case r.Challenge != "":
+		e.message = "authentication required"
+	case r.Reason == access.Private:
+		e.status, e.code, e.message = http.StatusNotFound, codeNameUnknown, "there is no such thing here that everybody may have"
+	default:
+		e.message = "only known users are answered"
+	}
+	return e
+}
