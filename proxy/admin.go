@@ -15,9 +15,9 @@ import (
 // CachePath is where the admin listener answers with the cache's figures, as JSON of [cache.Stats].
 const CachePath = "/api/cache"
 
-// Admin is the handler of the admin listener: health, metrics, figures, profiles. ready tells whether the mirror wants traffic,
-// stats what the cache holds.
-func Admin(m *Metrics, ready func() bool, stats func() cache.Stats) http.Handler {
+// Admin is the handler of the admin listener: health, metrics, figures, limits, profiles. ready tells whether the mirror wants
+// traffic, stats what the cache holds. Without limits, none are served.
+func Admin(m *Metrics, ready func() bool, stats func() cache.Stats, limits Limits) http.Handler {
 	r := mux.NewRouter()
 	text := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -26,7 +26,7 @@ func Admin(m *Metrics, ready func() bool, stats func() cache.Stats) http.Handler
 			_, _ = io.WriteString(w, body)
 		}
 	}
-	r.HandleFunc("/", text(http.StatusOK, "entrepot admin: /healthz /readyz /metrics "+CachePath+" /debug/pprof/\n"))
+	r.HandleFunc("/", text(http.StatusOK, "entrepot admin: /healthz /readyz /metrics "+CachePath+" "+BandwidthPath+" /debug/pprof/\n"))
 	r.HandleFunc("/healthz", text(http.StatusOK, "ok\n"))
 	r.HandleFunc("/readyz", func(w http.ResponseWriter, req *http.Request) {
 		if ready() {
@@ -39,6 +39,9 @@ func Admin(m *Metrics, ready func() bool, stats func() cache.Stats) http.Handler
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(stats()) // the connection's end, if anything
 	}).Methods(http.MethodGet, http.MethodHead)
+	if limits != nil {
+		routeLimits(r, limits)
+	}
 	r.Handle("/metrics", m.Handler())
 	r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	r.HandleFunc("/debug/pprof/profile", pprof.Profile)

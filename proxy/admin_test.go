@@ -17,7 +17,7 @@ import (
 func admin(t *testing.T, m *Metrics, s cache.Stats, method, path string) (int, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	Admin(m, func() bool { return true }, func() cache.Stats { return s }).ServeHTTP(w, httptest.NewRequest(method, path, nil))
+	Admin(m, func() bool { return true }, func() cache.Stats { return s }, nil).ServeHTTP(w, httptest.NewRequest(method, path, nil))
 	return w.Code, w.Body.String()
 }
 

@@ -301,7 +301,7 @@ func (m *mirror) logged(n int) (verdicts string) {
 // exposition is what Prometheus gets.
 func (m *mirror) exposition() string {
 	w := httptest.NewRecorder()
-	proxy.Admin(m.metrics, func() bool { return true }, m.cache.Stats).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	proxy.Admin(m.metrics, func() bool { return true }, m.cache.Stats, nil).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	return w.Body.String()
 }
 

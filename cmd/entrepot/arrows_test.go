@@ -14,9 +14,9 @@ const module = "github.com/entrepot/entrepot"
 
 // arrows says which packages of ours each of ours may import: downwards only.
 var arrows = map[string][]string{
-	"cmd/entrepot":        {"config", "proxy", "cache", "upstream", "upstream/bandwidth", "upstream/credential"},
+	"cmd/entrepot":        {"config", "proxy", "proxy/access", "cache", "upstream", "upstream/bandwidth", "upstream/credential"},
 	"config":              {},
-	"proxy":               {"cache", "upstream", "proxy/access"},
+	"proxy":               {"proxy/access", "cache", "upstream", "upstream/bandwidth"},
 	"proxy/access":        {},
 	"cache":               {"cache/disk", "cache/index", "cache/keeper", "cache/fill", "cache/relay", "upstream"},
 	"cache/index":         {},

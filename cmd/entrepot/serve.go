@@ -91,7 +91,7 @@ func serve(ctx context.Context, settings *settings, hangups <-chan os.Signal, lo
 	}
 	servers, err := listen(log, []endpoint{
 		{"mirror", c.Listen, mirror, certificates.config()},
-		{"admin", c.AdminListen, proxy.Admin(metrics, ready.Load, opened.Stats), nil},
+		{"admin", c.AdminListen, proxy.Admin(metrics, ready.Load, opened.Stats, nil), nil},
 	})
 	if err != nil {
 		return err
