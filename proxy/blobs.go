@@ -52,6 +52,7 @@ func (p *Proxy) blob(w http.ResponseWriter, r *http.Request, c *call) error {
 		}
 	}()
 	c.answered(b.Verdict)
+	p.meter(c, b.Size)
 	return serve(w, r, c, d, "application/octet-stream", b.Size, content)
 }
 

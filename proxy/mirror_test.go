@@ -27,6 +27,7 @@ import (
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/proxy/access"
 	"github.com/entrepot/entrepot/upstream"
+	"github.com/entrepot/entrepot/upstream/bandwidth"
 	"github.com/entrepot/entrepot/upstream/credential"
 )
 
@@ -47,6 +48,7 @@ type mirror struct {
 	logins  []credential.Source // at docker.io
 	policy  *access.Policy
 	proxy   *proxy.Proxy
+	egress  *bandwidth.Clients
 
 	mu    sync.Mutex
 	ahead time.Duration
@@ -70,6 +72,7 @@ func newMirrorOf(t *testing.T, endpoints ...*registry) *mirror {
 }
 
 func (m *mirror) begin(change ...func(*cache.Options)) {
+	m.egress = bandwidth.NewClients(0, 0)
 	m.opts = cache.Options{DataDir: m.t.TempDir(), TagTTL: func(cache.Repository, string) time.Duration { return time.Minute }, ReadAhead: cache.ReadNothing, Now: m.now}
 	for _, c := range change {
 		c(&m.opts)
@@ -122,7 +125,7 @@ func (m *mirror) start() {
 	m.cache = c
 	m.metrics.Watch(c.Stats)
 	m.proxy = proxy.New(proxy.Options{Cache: c, Registries: registries, DefaultRegistry: "docker.io",
-		Canonical: config.CanonicalRegistry, Access: m.policy, Metrics: m.metrics, Log: log})
+		Canonical: config.CanonicalRegistry, Access: m.policy, Egress: m.egress, Metrics: m.metrics, Log: log})
 	m.server = httptest.NewUnstartedServer(m.proxy)
 	m.server.Listener = proxy.Listener(m.server.Config, m.server.Listener)
 	m.server.Start()

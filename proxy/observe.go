@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/entrepot/entrepot/cache"
+	"github.com/entrepot/entrepot/upstream/bandwidth"
 )
 
 // call is a request while it is answered: the writer of its answer, and what is known of it for the log and the metrics.
@@ -34,6 +35,8 @@ type call struct {
 	status    int
 	written   int64     // bytes of the body
 	firstByte time.Time // of an answer that came from upstream
+
+	client *bandwidth.Client // whose bandwidth the body waits for; nil: it does not
 
 	values  [8]string // of header fields, as set put them there: each its own element
 	valuesN int
@@ -60,22 +63,6 @@ func (c *call) WriteHeader(status int) {
 		c.status = status
 	}
 	c.ResponseWriter.WriteHeader(status)
-}
-
-func (c *call) Write(b []byte) (int, error) {
-	n, err := c.ResponseWriter.Write(b)
-	c.wrote(int64(n))
-	return n, err
-}
-
-func (c *call) ReadFrom(src io.Reader) (int64, error) {
-	to, ok := c.ResponseWriter.(io.ReaderFrom)
-	if !ok {
-		return io.Copy(struct{ io.Writer }{c}, src)
-	}
-	n, err := to.ReadFrom(src)
-	c.wrote(n)
-	return n, err
 }
 
 // buffered is how large a body is, in bytes, that surely does not fit into net/http's buffer behind a header.
@@ -113,6 +100,7 @@ func (p *Proxy) observe(w http.ResponseWriter, r *http.Request, next http.Handle
 		if cause != nil && cause != http.ErrAbortHandler {
 			cause = p.panicked(c, cause)
 		}
+		p.settle(c)
 		p.metrics.answered(c)
 		p.access(c)
 		if cause != nil {

@@ -20,15 +20,17 @@ import (
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/access"
+	"github.com/entrepot/entrepot/upstream/bandwidth"
 )
 
-// Options say what a Proxy serves. All but Metrics and Log are required.
+// Options say what a Proxy serves. All but Access, Egress, Metrics and Log are required.
 type Options struct {
 	Cache           *cache.Cache
 	Registries      []Registry
 	DefaultRegistry string              // the Name of one of Registries
 	Canonical       func(string) string // the one spelling of a registry's name, for all that clients may use
 	Access          *access.Policy      // who may have what; nil: everybody may have everything
+	Egress          *bandwidth.Clients  // what blobs to clients wait for; nil: unlimited for ever
 	Metrics         *Metrics            // may be nil
 	Log             *zap.Logger
 }
@@ -38,6 +40,7 @@ type Proxy struct {
 	cache   *cache.Cache
 	routes  routes
 	policy  atomic.Pointer[access.Policy]
+	egress  *bandwidth.Clients
 	metrics *Metrics
 	log     *zap.Logger
 	router  *mux.Router
@@ -48,7 +51,8 @@ func New(opts Options) *Proxy {
 	if opts.Log == nil {
 		opts.Log = zap.NewNop()
 	}
-	p := &Proxy{cache: opts.Cache, routes: newRoutes(opts.Registries, opts.Canonical, opts.DefaultRegistry), metrics: opts.Metrics, log: opts.Log}
+	p := &Proxy{cache: opts.Cache, routes: newRoutes(opts.Registries, opts.Canonical, opts.DefaultRegistry), egress: opts.Egress,
+		metrics: opts.Metrics, log: opts.Log}
 	p.SetAccess(opts.Access)
 	// SkipClean: a path that isn't clean is refused with an error that clients read, not redirected elsewhere.
 	r := mux.NewRouter().SkipClean(true)

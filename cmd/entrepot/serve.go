@@ -83,7 +83,7 @@ func serve(ctx context.Context, settings *settings, hangups <-chan os.Signal, lo
 	var ready atomic.Bool
 	mirror := proxy.New(proxy.Options{
 		Cache: opened, Registries: registries(c), DefaultRegistry: c.DefaultRegistry, Canonical: config.CanonicalRegistry,
-		Metrics: metrics, Log: log.Named("proxy"),
+		Egress: bandwidth.NewClients(0, 0), Metrics: metrics, Log: log.Named("proxy"),
 	})
 	certificates, err := newCertificates(c.TLS, log)
 	if err != nil {

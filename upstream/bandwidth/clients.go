@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -12,9 +13,10 @@ import (
 type Clients struct {
 	total *Line
 
+	rate atomic.Int64 // of each client's line; 0: unlimited. Written under the mutex
+
 	mu sync.Mutex
 	// guards following
-	rate    int64 // of each client's line; 0: unlimited
 	known   map[netip.Addr]*Client
 	sweepAt int           // how many there are when those that might as well be new are forgotten
 	waited  time.Duration // in the lines that are forgotten
@@ -32,7 +34,9 @@ type Client struct {
 
 // NewClients returns the lines to clients, of so many bytes a second for all of them and for each; zero and less: unlimited.
 func NewClients(total, each int64) *Clients {
-	return &Clients{total: NewLine(total), rate: max(each, 0), known: make(map[netip.Addr]*Client)}
+	c := &Clients{total: NewLine(total), known: make(map[netip.Addr]*Client)}
+	c.rate.Store(max(each, 0))
+	return c
 }
 
 // Total is the line that all share.
@@ -42,17 +46,20 @@ func (c *Clients) Total() *Line { return c.total }
 func (c *Clients) SetRate(bytesPerSecond int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rate = max(bytesPerSecond, 0)
+	c.rate.Store(max(bytesPerSecond, 0))
 	for _, one := range c.known {
-		one.own.SetRate(c.rate)
+		one.own.SetRate(bytesPerSecond)
 	}
 }
+
+// Limited reports whether there is any limit at all at the moment.
+func (c *Clients) Limited() bool { return c.rate.Load() > 0 || c.total.Rate() > 0 }
 
 // Stats returns the figures of all clients' own lines; the rate is that of each.
 func (c *Clients) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := Stats{Rate: c.rate, Waited: c.waited}
+	all := Stats{Rate: c.rate.Load(), Waited: c.waited}
 	for _, one := range c.known {
 		s := one.own.Stats()
 		all.Waiting += s.Waiting
@@ -70,7 +77,7 @@ func (c *Clients) Join(address netip.Addr) *Client {
 		if len(c.known) >= c.sweepAt {
 			c.sweepLocked()
 		}
-		own := NewLine(c.rate)
+		own := NewLine(c.rate.Load())
 		one = &Client{of: c, own: own, lines: Lines{own, c.total}, flow: Flow(address.String())}
 		c.known[address] = one
 	}
@@ -96,6 +103,9 @@ func (c *Client) Leave() {
 	defer c.of.mu.Unlock()
 	c.users--
 }
+
+// Limited reports whether there is a limit for the client at the moment.
+func (c *Client) Limited() bool { return c.of.Limited() }
 
 // Portion is how many bytes are best sent at a time.
 func (c *Client) Portion() int { return c.lines.Portion() }
