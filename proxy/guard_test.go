@@ -26,6 +26,7 @@ type guard struct {
 	users  map[string][]string // who else may see what: repositories by user
 	tokens map[string]ticket
 	served map[string]int // answers by user and repository, "ci corp/private"
+	issued int            // tokens, ever
 	broken int            // the status that everything is answered with; 0: it works
 }
 
@@ -55,7 +56,8 @@ func (g *guard) refuses(w http.ResponseWriter, r *http.Request) bool {
 			refuse(w, 401, "UNAUTHORIZED", "incorrect username or password")
 			return true
 		}
-		token := fmt.Sprintf("token-%d-of-%s", len(g.tokens), user)
+		g.issued++
+		token := fmt.Sprintf("token-%d-of-%s", g.issued, user)
 		g.tokens[token] = ticket{user, r.URL.Query().Get("scope")}
 		fmt.Fprintf(w, `{"token":%q,"expires_in":300}`, token)
 		return true
@@ -115,7 +117,8 @@ func (g *guard) servedTo(user, name string) int {
 func (g *guard) token(user, name string) string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	token := fmt.Sprintf("client-%d-of-%s", len(g.tokens), user)
+	g.issued++
+	token := fmt.Sprintf("client-%d-of-%s", g.issued, user)
 	g.tokens[token] = ticket{user, "repository:" + name + ":pull"}
 	return "Authorization: Bearer " + token
 }
