@@ -38,6 +38,10 @@ const (
 	// heldFor is for how long a public repository whose verdict has expired is not asked about again after upstream did not say.
 	heldFor = 10 * time.Second
 
+	// admitPatience is how long a request waits for the answer whether it may be answered. There is still the answer to be waited
+	// for, and clients that give up at all do so after 30 s.
+	admitPatience = 10 * time.Second
+
 	// maxAdmissions bounds the verdicts in memory, at some 500 bytes each.
 	maxAdmissions = 16 << 10
 )
@@ -69,7 +73,9 @@ func (c *Cache) Admit(ctx context.Context, repo Repository, subject, authorizati
 	if err != nil {
 		return err
 	}
-	wait, public := ctx, ok && known.err == nil && who == nobody
+	wait, cancel := context.WithTimeoutCause(ctx, admitPatience, errSlow)
+	defer cancel()
+	public := ok && known.err == nil && who == nobody
 	if public {
 		short, cancel, err := r.patience(ctx)
 		if err != nil {
@@ -101,6 +107,9 @@ func (c *Cache) Admit(ctx context.Context, repo Repository, subject, authorizati
 func (c *Cache) admitted(repo Repository, who asker, subject string) (known admission, ok bool, err error) {
 	part := partOf(subject)
 	known, ok = c.admissions.get(admissionKey{repo, who, part})
+	if ok && c.lasts(known) {
+		return known, true, nil
+	}
 	if absent, found := c.admissions.get(admissionKey{repo, who, subject}); found && c.lasts(absent) {
 		err = absent.err
 	}
@@ -172,7 +181,9 @@ func (c *Cache) Challenge(ctx context.Context, repo Repository) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	challenge, _, err := share(ctx, c, "challenge "+repo.String(), func(ctx context.Context) (string, error) {
+	wait, cancel := context.WithTimeoutCause(ctx, admitPatience, errSlow)
+	defer cancel()
+	challenge, _, err := share(wait, c, "challenge "+repo.String(), func(ctx context.Context) (string, error) {
 		return r.Challenge(ctx, repo.Name)
 	})
 	if err != nil && ctx.Err() == nil {

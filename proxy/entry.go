@@ -1,11 +1,9 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/entrepot/entrepot/cache"
 	"github.com/entrepot/entrepot/proxy/access"
@@ -46,9 +44,7 @@ func (p *Proxy) admit(policy *access.Policy, r *http.Request, c *call, registry 
 
 // shown admits who may have what upstream shows to everybody. Upstream's refusal is for the log: here all refusals are alike.
 func (p *Proxy) shown(policy *access.Policy, r *http.Request, c *call) error {
-	ctx, cancel := context.WithTimeoutCause(r.Context(), verdictPatience, errUnsettled)
-	defer cancel()
-	err := p.cache.Admit(ctx, c.target.repo, c.target.subject(), "")
+	err := p.cache.Admit(r.Context(), c.target.repo, c.target.subject(), "")
 	if up, ok := errors.AsType[*upstream.Error](err); ok && up.Answered() {
 		return fmt.Errorf("%w: %w", policy.Hidden(c.user), err)
 	}
@@ -63,9 +59,7 @@ func (p *Proxy) presented(r *http.Request, t target, lent bool) (*http.Request, 
 			return r, err
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(r.Context(), verdictPatience, errUnsettled)
-	defer cancel()
-	if err := p.cache.Admit(ctx, t.repo, t.subject(), header); err != nil {
+	if err := p.cache.Admit(r.Context(), t.repo, t.subject(), header); err != nil {
 		if up, ok := errors.AsType[*upstream.Error](err); ok && up.Answered() {
 			p.metrics.refused(access.Client)
 		}
@@ -82,20 +76,12 @@ func (p *Proxy) challenge(r *http.Request, repo cache.Repository) error {
 	if r.Header.Get("Authorization") != "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(r.Context(), verdictPatience, errUnsettled)
-	defer cancel()
-	challenge, err := p.cache.Challenge(ctx, repo)
+	challenge, err := p.cache.Challenge(r.Context(), repo)
 	if err == nil && challenge != "" {
 		return &access.Refusal{Reason: access.Client, Challenge: challenge}
 	}
 	return err
 }
-
-// verdictPatience is how long a request waits for the answer whether it may be answered. There is still the answer to be waited
-// for, and the most patient of clients that give up at all does so after 30 s.
-const verdictPatience = 10 * time.Second
-
-var errUnsettled = fmt.Errorf("%w: it does not say who may have this", cache.ErrUnavailable)
 
 // subject is what upstream is asked about before a target is answered. That there are referrers to a manifest is shown with it.
 func (t target) subject() string {
