@@ -77,7 +77,7 @@ func (b *Bed) PushIndex(ctx context.Context, r *Registry, repository, tag string
 	if err != nil {
 		return Image{}, err
 	}
-	return i, pushed(i, remote.WriteIndex(ref, index, remote.WithContext(ctx), remote.WithAuth(r.auth)))
+	return i, pushed(i, remote.WriteIndex(ref, index, remote.WithContext(ctx), remote.WithAuth(r.auth), remote.WithTransport(r.transport)))
 }
 
 // PushDocker pushes the image that says hello for one architecture with Docker's own media types, which tools still
@@ -155,7 +155,7 @@ func (r *Registry) push(ctx context.Context, img v1.Image, i Image, arch string)
 	if err != nil {
 		return Image{}, err
 	}
-	return i, pushed(i, remote.Write(ref, img, remote.WithContext(ctx), remote.WithAuth(r.auth)))
+	return i, pushed(i, remote.Write(ref, img, remote.WithContext(ctx), remote.WithAuth(r.auth), remote.WithTransport(r.transport)))
 }
 
 func pushed(i Image, err error) error {

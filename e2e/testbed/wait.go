@@ -40,6 +40,11 @@ func Until(ctx context.Context, what string, ok func(context.Context) error) err
 
 // answers returns a condition for Until: a GET of url gives one of the statuses.
 func answers(url string, statuses ...int) func(context.Context) error {
+	return answersOver(http.DefaultTransport, url, statuses...)
+}
+
+// answersOver is answers over a transport.
+func answersOver(transport http.RoundTripper, url string, statuses ...int) func(context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
@@ -47,7 +52,7 @@ func answers(url string, statuses ...int) func(context.Context) error {
 		if err != nil {
 			return err
 		}
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := transport.RoundTrip(req)
 		if err != nil {
 			return err
 		}
