@@ -8,7 +8,8 @@
 //
 // Its invariants:
 //
-//   - A login that is valid is never withheld because a newer one can't be had.
+//   - A login that is valid is never withheld because a newer one can't be had; one that its file does not hold any more,
+//     for a minute.
 //   - No error and no log line holds a password or a token: neither what a file or a program's output holds, nor what
 //     looks like a secret in what a program says about its failure.
 //   - A program has a time, and a measure for its output; it is ended, with all that it has started, when it exceeds them.

@@ -24,8 +24,8 @@ const (
 // Docker is what docker's config.json, a Kubernetes secret of type dockerconfigjson or podman's auth.json has for a registry:
 // the host[:port] that users log in at; Docker Hub goes by any of its names. A helper that the file names for the registry
 // comes before the store that it names for all, and that before what is in the file itself. The file is read again when it
-// changes, and helpers are asked every ten minutes. A file without an entry is an error, as is one that is cut short; that leaves
-// the login before it in use for a minute.
+// changes, and helpers are asked every ten minutes. A file without an entry is an error, as is one that is cut short; that
+// leaves the login before it in use for a minute, whereas a helper that fails leaves it in use to its end.
 func Docker(path, registry string) Source {
 	return remember(dockerConfig{watched.New(path, maxDockerConfig), registry})
 }
@@ -49,7 +49,7 @@ func (d dockerConfig) version() int {
 func (d dockerConfig) look(ctx context.Context) (found, error) {
 	content, _, err := d.file.Read()
 	if err != nil {
-		return found{}, fmt.Errorf("docker_config: %w", err)
+		return found{}, gone{fmt.Errorf("docker_config: %w", err)}
 	}
 	f, err := d.find(ctx, content)
 	if err != nil {
@@ -66,7 +66,7 @@ func (d dockerConfig) find(ctx context.Context, content []byte) (found, error) {
 		CredsStore  string
 	}
 	if json.Unmarshal(content, &doc) != nil {
-		return found{}, errors.New("not a JSON document of the expected form")
+		return found{}, gone{errors.New("not a JSON document of the expected form")}
 	}
 	helper, listed := entry(doc.CredHelpers, d.registry)
 	if !listed {
@@ -84,7 +84,10 @@ func (d dockerConfig) find(ctx context.Context, content []byte) (found, error) {
 	if err == nil && l == (Login{}) {
 		err = fmt.Errorf("it has no credentials for %s: docker login %s makes some", d.registry, d.registry)
 	}
-	return found{login: l}, err
+	if err != nil {
+		return found{}, gone{err}
+	}
+	return found{login: l}, nil
 }
 
 // login reads an entry; the zero one is the anonymous user.

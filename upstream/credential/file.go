@@ -31,11 +31,11 @@ func (p passwordFile) version() int {
 func (p passwordFile) look(context.Context) (found, error) {
 	content, _, err := p.file.Read()
 	if err != nil {
-		return found{}, fmt.Errorf("password file: %w", err)
+		return found{}, gone{fmt.Errorf("password file: %w", err)}
 	}
 	password, err := passwordOf(string(content))
 	if err != nil {
-		return found{}, fmt.Errorf("password file %s: %w", p.file.Path(), err)
+		return found{}, gone{fmt.Errorf("password file %s: %w", p.file.Path(), err)}
 	}
 	return found{login: Login{Username: p.username, Password: password}}, nil
 }

@@ -41,6 +41,11 @@ type place interface {
 	look(ctx context.Context) (found, error)
 }
 
+// gone is the error of a look that has found out that the place holds no login any more.
+type gone struct{ error }
+
+func (g gone) Unwrap() error { return g.error }
+
 // found is what a look has brought.
 type found struct {
 	login   Login
@@ -175,7 +180,7 @@ func (r *remembered) land(version int, suspected bool, f found, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
-	changed := version != r.version
+	_, isGone := errors.AsType[gone](err)
 	failedBefore := r.err != nil
 	r.version, r.err = version, err
 	if err != nil || suspected {
@@ -190,7 +195,7 @@ func (r *remembered) land(version int, suspected bool, f found, err error) {
 		// Who was refused meanwhile was the old one, if the new one is another.
 		r.suspect = r.suspect && f.login == r.have.login
 		r.has, r.have = true, f
-	case changed && r.has:
+	case isGone && r.has:
 		if last := now.Add(grace); r.have.endAt.IsZero() || last.Before(r.have.endAt) {
 			r.have.endAt = last
 		}

@@ -68,6 +68,8 @@ func numbered(life time.Duration) func(n int) (found, error) {
 
 func failing(int) (found, error) { return found{}, errors.New("broken") }
 
+func missing(int) (found, error) { return found{}, gone{errors.New("broken")} }
+
 // in runs a test of a source by the clock of synctest.
 func in(t *testing.T, s *scripted, test func(t *testing.T, r *remembered, password func() string)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -237,12 +239,21 @@ func TestChangeIsSeenAtOnceAndWhatIsGoneKeptAMoment(t *testing.T) {
 		s.change(well)
 		expect(t, s, password, "password-2", 2)
 		s.change(failing)
-		expect(t, s, password, "password-2", 3)
+		expect(t, s, password, "password-2", 3) // a failure that says nothing of the old one
+		wait(t, 1000*time.Hour)
+		if got := password(); got != "password-2" {
+			t.Errorf("long after a failure: %s", got)
+		}
+		looks := s.count()
+		s.change(missing)
+		expect(t, s, password, "password-2", looks+1)
 		s.change(well) // although a look has failed just now
-		expect(t, s, password, "password-4", 4)
-		s.change(failing)
+		latest := fmt.Sprint("password-", looks+2)
+		expect(t, s, password, latest, looks+2)
+		s.change(missing)
+		expect(t, s, password, latest, looks+3)
 		wait(t, grace/2)
-		expect(t, s, password, "password-4", 5)
+		expect(t, s, password, latest, looks+3)
 		wait(t, grace)
 		if got := password(); got != "broken" {
 			t.Errorf("a minute after the end: %s", got)
