@@ -62,11 +62,18 @@ func TestCacheStatusOfErrorsIsTrue(t *testing.T) {
 	expect(412, "entrepot; hit", blobPath("a", d), `If-Match: "other"`)
 	expect(400, "entrepot; detail=local", "/v2/a/blobs/sha256:x")
 	expect(404, "entrepot; fwd=miss; fwd-status=404", manifestPath("a", "none"))
-	for upstream, status := range map[int]int{401: 401, 429: 503, 500: 502} {
+	for upstream, status := range map[int]int{401: 401, 500: 502} {
 		u.fail(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(upstream); return true })
 		expect(status, "entrepot; fwd=miss; fwd-status="+fmt.Sprint(upstream), manifestPath("b", "1"), acceptAll())
 		m.pass(time.Hour)
 	}
+	other := m
+	m = newMirror(t, u, nil) // for a 429 is remembered
+	u.fail(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(429); return true })
+	for range 2 {
+		expect(503, "entrepot; fwd=miss; fwd-status=429", manifestPath("b", "1"), acceptAll())
+	}
+	m = other
 	u.stop()
 	m.pass(time.Hour)
 	expect(503, "entrepot; fwd=miss", manifestPath("b", "1"), acceptAll())

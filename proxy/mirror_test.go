@@ -109,7 +109,7 @@ func (m *mirror) start() {
 			}
 		}
 		up, err := upstream.New(upstream.Options{Name: name, Endpoints: endpoints, Log: log, Observer: m.metrics,
-			Logins: m.loginsAt(name), ConnectionsPerBlob: 1, StallTimeout: time.Hour}) // how fast the machine is, and how slow, is not the test's
+			Logins: m.loginsAt(name), ConnectionsPerBlob: 1, StallTimeout: time.Hour, Patience: time.Nanosecond}) // how fast the machine is, and how slow, is not the test's
 		if err != nil {
 			m.t.Fatal(err)
 		}

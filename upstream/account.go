@@ -3,6 +3,8 @@ package upstream
 import (
 	"context"
 	"strconv"
+	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -27,8 +29,39 @@ func presented(authorization string) identity { return identity{presented: autho
 // account is one of those that an endpoint may be asked as.
 type account struct {
 	endpoint *endpoint
-	source   credential.Source // nil: nobody
-	number   int               // among the logins of the endpoint, from 1 on; 0: nobody, or a client
+	source   credential.Source      // nil: nobody
+	number   int                    // among the logins of the endpoint, from 1 on; 0: nobody, or a client
+	label    atomic.Pointer[string] // of its latest login; nil: it has had none yet
+
+	// Guarded by the quotas of the endpoint:
+	used             bool
+	budget           budget
+	waits, throttled int64
+	waited           time.Duration
+}
+
+// name is for the operator; "" if it is not known yet.
+func (a *account) name() string {
+	if a.source == nil {
+		return anonymous
+	}
+	if p := a.label.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+const anonymous = "anonymous"
+
+// called takes down who the account is.
+func (a *account) called(who credential.Login) {
+	name := anonymous
+	if who != (credential.Login{}) {
+		name = printable(who.Username, maxCode)
+	}
+	if a.name() != name {
+		a.label.Store(&name)
+	}
 }
 
 func newAccounts(e *endpoint, logins []credential.Source) (all []*account) {
@@ -62,5 +95,6 @@ func (r *Registry) login(ctx context.Context, a *account) (credential.Login, err
 		r.log.Error("credentials can't be read", zap.String("registry", r.name), zap.Error(err))
 		return credential.Login{}, errCredentials
 	}
+	a.called(who)
 	return who, err
 }

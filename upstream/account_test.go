@@ -17,7 +17,7 @@ import (
 // head asks for a tag as somebody.
 func head(ctx context.Context, r *Registry, as identity) error {
 	q := question{kind: kindManifest, method: http.MethodHead, op: "HEAD", as: as}
-	return r.inTurn(ctx, q, func(e *endpoint) error {
+	return r.inTurn(ctx, q, func(e *endpoint, q question) error {
 		return r.whole(ctx, e, q, repo, "manifests/7", nil, func(*http.Response, []byte) error { return nil })
 	})
 }

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -11,12 +12,31 @@ import (
 	"github.com/entrepot/entrepot/upstream/credential"
 )
 
-// authorized asks q of a repository at an endpoint, as whom q is to be asked.
+// authorized asks q of a repository at an endpoint, as whom q is to be asked. A 429 is the answer only when nobody else can be
+// asked as, and when q has not the patience to wait.
 func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repository string, to *url.URL) (*http.Response, error) {
-	if q.as.presented != "" && e.first {
-		return r.ask(ctx, e, q, to, q.as.presented) // its 401 is the answer: another token is for the client to fetch
+	accounts := e.accounts(q.as)
+	var refusal *Error // the latest 429
+	waited := false
+	for {
+		got, err := r.admit(ctx, e, accounts, q, &waited)
+		if vain, ok := errors.AsType[*Error](err); ok && refusal != nil {
+			refusal.RetryAfter = max(refusal.RetryAfter, vain.RetryAfter) // its own words tell the client more
+			return nil, refusal
+		}
+		if err != nil {
+			return nil, err
+		}
+		resp, err := r.authorizedAs(ctx, got.account, q, repository, to)
+		if !r.settle(e, got, resp, err) {
+			return resp, err
+		}
+		if err != nil {
+			refusal = r.failed(q, err)
+		} else {
+			refusal = r.refusal(q, resp, e.origin)
+		}
 	}
-	return r.authorizedAs(ctx, e.accounts(q.as)[0], q, repository, to)
 }
 
 // authorizedAs asks q with what the endpoint is known to want. A 401 is looked at once: its challenge may be news, the token
@@ -24,6 +44,9 @@ func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repo
 // redirect led to could name any realm.
 func (r *Registry) authorizedAs(ctx context.Context, a *account, q question, repository string, to *url.URL) (*http.Response, error) {
 	e := a.endpoint
+	if q.as.presented != "" && e.first {
+		return r.ask(ctx, e, q, to, q.as.presented) // its 401 is the answer: another token is for the client to fetch
+	}
 	sent, err := r.authorization(ctx, a, repository, e.challenge())
 	if err != nil {
 		return nil, err
@@ -50,6 +73,7 @@ func (r *Registry) authorizedAs(ctx context.Context, a *account, q question, rep
 		return resp, nil
 	}
 	discard(resp)
+	e.quotas.charge(a, q.traffic())
 	return r.ask(ctx, e, q, to, renewed.header)
 }
 

@@ -62,7 +62,7 @@ func (r *Registry) OpenBlob(ctx context.Context, req BlobRequest) (*BlobStream, 
 		return r.openFurther(ctx, q, req)
 	}
 	var stream *BlobStream
-	err := r.inTurn(ctx, q, func(e *endpoint) (err error) {
+	err := r.inTurn(ctx, q, func(e *endpoint, q question) (err error) {
 		e.join()
 		stream, err = r.openBlob(ctx, e, q, req)
 		return err

@@ -58,6 +58,7 @@ type endpoint struct {
 	nobody   *account
 	logins   []*account // none: asked as nobody
 	roads    *roads
+	quotas   quotas
 
 	mu sync.Mutex
 	// guards following
@@ -127,7 +128,7 @@ func newEndpoint(u *url.URL) (*endpoint, error) {
 	}
 	path, home := strings.TrimRight(base.EscapedPath(), "/"), originOf(&base)
 	e := &endpoint{name: base.Host + path, url: &base, origin: home, identity: string(home) + path}
-	e.nobody = &account{endpoint: e}
+	e.nobody, e.quotas.changed = &account{endpoint: e}, make(chan struct{})
 	return e, nil
 }
 

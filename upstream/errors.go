@@ -141,7 +141,7 @@ func (r *Registry) refusal(q question, resp *http.Response, home origin) *Error 
 	// A body that breaks off has nothing to say; the status stands.
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	e.Code, e.Message = parseErrorBody(body)
-	e.RetryAfter, _ = parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())
+	e.RetryAfter = retryAfter(resp.Header, time.Now())
 	return e
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -224,17 +225,28 @@ func TestThrottlingHoldsForAsLongAsItWasSaid(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
+				turns := make(chan string)
 				w.serve("http://registry.test", func(rw http.ResponseWriter, req *http.Request) {
-					if len(tt.after) == 0 {
-						serveLayer(rw, req)
+					if after, ok := <-turns; ok {
+						answer(429, nil, "Retry-After", after)(rw, req)
 						return
 					}
-					answer(429, nil, "Retry-After", tt.after[0])(rw, req)
-					tt.after = tt.after[1:]
+					serveLayer(rw, req)
 				})
-				r := w.registry(Options{}, "http://registry.test")
-				for len(tt.after) > 0 {
-					fetch(t.Context(), r)
+				r := w.registry(Options{Patience: time.Nanosecond}, "http://registry.test")
+				var asking sync.WaitGroup
+				for range tt.after { // at once: what comes after a 429 is not asked at all
+					asking.Go(func() { fetch(t.Context(), r) })
+				}
+				synctest.Wait()
+				for _, after := range tt.after {
+					turns <- after
+					synctest.Wait()
+				}
+				asking.Wait()
+				close(turns)
+				if tt.free == 0 {
+					pause(t.Context(), 2*time.Second)
 				}
 				if tt.free > 0 {
 					pause(t.Context(), tt.free-time.Second)
@@ -263,7 +275,7 @@ func TestThrottledManifestsLeaveBlobsTheirConnections(t *testing.T) {
 		serveLayer(rw, req)
 	})
 	r := w.registry(Options{}, "http://registry.test")
-	r.Manifest(t.Context(), repo, "7", nil)
+	r.Manifest(Dispensable(t.Context()), repo, "7", nil)
 	body, err := r.OpenBlob(t.Context(), beside(1))
 	if err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func (r *Registry) manifest(ctx context.Context, q question, repository, referen
 		}
 		return nil
 	}
-	err := r.inTurn(ctx, q, func(e *endpoint) error {
+	err := r.inTurn(ctx, q, func(e *endpoint, q question) error {
 		err := r.whole(ctx, e, q, repository, "manifests/"+reference, nil, check)
 		if q.method == http.MethodHead && headRefused(err) {
 			q := q.byGet()
@@ -87,7 +87,7 @@ func (r *Registry) manifest(ctx context.Context, q question, repository, referen
 func (r *Registry) StatBlob(ctx context.Context, repository string, d digest.Digest) (int64, error) {
 	q := blobName{repository, d}.question(http.MethodHead)
 	size := int64(-1)
-	err := r.inTurn(ctx, q, func(e *endpoint) error {
+	err := r.inTurn(ctx, q, func(e *endpoint, q question) error {
 		err := r.whole(ctx, e, q, repository, "blobs/"+d.String(), nil, func(resp *http.Response, _ []byte) error {
 			if _, err := mediaType(resp); err != nil {
 				return err
@@ -142,7 +142,7 @@ func (r *Registry) List(ctx context.Context, repository, resource string, query 
 		accept: []string{ocispec.MediaTypeImageIndex, "application/json"}}
 	header := make(http.Header)
 	var body []byte
-	err := r.inTurn(ctx, q, func(e *endpoint) error {
+	err := r.inTurn(ctx, q, func(e *endpoint, q question) error {
 		return r.whole(ctx, e, q, repository, resource, query, func(resp *http.Response, content []byte) error {
 			if _, err := mediaType(resp); err != nil {
 				return err

@@ -27,7 +27,7 @@ func (r *Registry) Shows(ctx context.Context, repository, resource, authorizatio
 	if authorization != "" {
 		q.as = presented(authorization)
 	}
-	return r.inTurn(ctx, q, func(e *endpoint) error {
+	return r.inTurn(ctx, q, func(e *endpoint, q question) error {
 		err := r.whole(ctx, e, q, repository, resource, query, q.shown)
 		switch {
 		case q.traffic() == blobs && (headRefused(err) || storageRefused(err)):

@@ -151,7 +151,7 @@ func (r *Registry) renew(key tokenKey, c challenge) (token, error) {
 		r.tokens.keep(key, t)
 		return t, nil
 	}
-	if known, isKnown := errors.AsType[*Error](err); !isKnown || !known.Answered() {
+	if known, isKnown := errors.AsType[*Error](err); !isKnown || !known.Answered() && !known.Throttled() {
 		// The realm may have moved. The endpoint knows where to.
 		key.account.endpoint.forget(c)
 	}
@@ -192,6 +192,7 @@ func (r *Registry) tokenFor(ctx context.Context, q question, key tokenKey, c cha
 	if err != nil {
 		return token{}, r.failed(q, err)
 	}
+	key.account.endpoint.quotas.charge(key.account, small)
 	if who.IdentityToken != "" {
 		return r.fetchTokenByIdentity(ctx, key.account.endpoint, realm, c.service, key.repository, who)
 	}

@@ -3,9 +3,11 @@ package upstream
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math"
 	"net/http"
 	"slices"
+	"time"
 )
 
 const (
@@ -87,11 +89,19 @@ func (r *Registry) spares(q question, beside int) []candidate {
 // inTurn asks one candidate after the other until one settles q. One that lacks the thing, or can't say, leaves the question
 // to the next. If none settles it, the weightiest failure is the result, and the earliest of equals. Its errors are of type
 // *Error.
-func (r *Registry) inTurn(ctx context.Context, q question, ask func(*endpoint) error) error {
+//
+// A rate limit is waited for where there is nobody else to ask, or nobody else had it: then at the endpoint whose limit is the
+// result, for as long as is left of patience since the call began.
+func (r *Registry) inTurn(ctx context.Context, q question, ask func(*endpoint, question) error) error {
+	began, all := time.Now(), r.candidates(q)
+	if len(all) == 1 && !isDispensable(ctx) {
+		q.until = began.Add(r.patience)
+	}
 	var worst *Error
+	var from *endpoint
 	heaviest := -1
-	for _, c := range r.candidates(q) {
-		err := ask(c.endpoint)
+	for _, c := range all {
+		err := ask(c.endpoint, q)
 		if err == nil {
 			return nil
 		}
@@ -100,10 +110,19 @@ func (r *Registry) inTurn(ctx context.Context, q question, ask func(*endpoint) e
 			return latest
 		}
 		if w := weight(c.endpoint, latest); w > heaviest {
-			worst, heaviest = latest, w
+			worst, from, heaviest = latest, c.endpoint, w
 		}
 		if ctx.Err() != nil {
 			break
+		}
+	}
+	if worst.Throttled() && len(all) > 1 && !isDispensable(ctx) && ctx.Err() == nil {
+		q.until = began.Add(r.patience)
+		switch err := ask(from, q); {
+		case err == nil:
+			return nil
+		case !errors.Is(err, errLimited): // else it was not asked again
+			return r.failed(q, err)
 		}
 	}
 	return worst

@@ -18,6 +18,8 @@
 //   - The endpoint's challenge, once seen, is remembered, so a token is asked for ahead of the request instead of after a
 //     401. Tokens are shared by all requests for a repository and renewed before they end, by one token request however
 //     many are waiting for it; a waiter that leaves disturbs nobody.
+//   - What a registry says of rate limits is obeyed: what it counts is spent one by one, as another login where there are
+//     several, and after a 429 one request finds out for all when it is over. A registry that mentions none is never waited for.
 //   - Redirects are followed hop by hop, each a request written anew.
 //   - The answer is held against what was asked: the right status, size, range, digest and sort of content. What can't be
 //     a registry's answer is an *Error that is not Answered, and never reaches the cache as content or as absence. Nor
@@ -36,8 +38,8 @@
 //   - No error or log line holds a credential, a token, the query of a URL, or of what a redirect led to elsewhere more
 //     than the host: signatures live in queries and in paths.
 //   - A blob's body never ends cleanly before the size that was stated for it, and never yields more than that.
-//   - No endpoint is asked the same twice on behalf of one call, but for one renewal of a token that is refused, and a GET
-//     in place of a HEAD that it does not know. A body that breaks off is not taken up elsewhere: patience is the caller's.
+//   - No endpoint is asked the same twice on behalf of one call, but for one renewal of a token or password that is refused,
+//     a GET in place of a HEAD that it does not know, and what it refused by a 429. A body that breaks off is not taken up elsewhere: patience is the caller's.
 package upstream
 
 import (
@@ -91,9 +93,14 @@ type Options struct {
 	Observer    Observer            // nil: nobody is told
 	Log         *zap.Logger         // nil: silent
 
+	// Reserve is how many of the requests that a rate limit counts are kept for what can't be done without, of a limit of so many;
+	// nil: a tenth.
+	Reserve func(limit int64) int64
+
 	DialTimeout   time.Duration // for a connection, and again for its TLS handshake; zero: 5 s
 	HeaderTimeout time.Duration // for the header of an answer; zero: 15 s
 	StallTimeout  time.Duration // for the next byte of a blob; zero: 30 s
+	Patience      time.Duration // with a rate limit, from the start of a call; zero: 20 s
 
 	// Bounds on further connections, as BlobRequest.Beside makes them: to bring one blob, and to one endpoint for all blobs.
 	// Zero: 6 and 24.
@@ -109,12 +116,14 @@ type Registry struct {
 	name       string
 	endpoints  []*endpoint
 	bySpeed    bool
+	reserve    func(limit int64) int64
 	realms     map[string]bool // token hosts the operator has named, in lower case
 	lines      bandwidth.Lines
 	background *bandwidth.Line
 	observer   Observer
 	log        *zap.Logger
 	stall      time.Duration
+	patience   time.Duration
 	userAgent  string
 
 	perBlob, perEndpoint int // connections; no bound on the ones that are needed
@@ -143,15 +152,20 @@ func New(o Options) (*Registry, error) {
 		name:        o.Name,
 		endpoints:   endpoints,
 		bySpeed:     o.BySpeed,
+		reserve:     o.Reserve,
 		realms:      make(map[string]bool),
 		lines:       o.Lines,
 		background:  o.Background,
 		observer:    o.Observer,
 		log:         o.Log,
 		stall:       cmp.Or(o.StallTimeout, 30*time.Second),
+		patience:    cmp.Or(o.Patience, patience),
 		userAgent:   cmp.Or(o.UserAgent, "entrepot"),
 		perBlob:     cmp.Or(o.ConnectionsPerBlob, connectionsPerBlob),
 		perEndpoint: cmp.Or(o.ConnectionsPerEndpoint, connectionsPerEndpoint),
+	}
+	if r.reserve == nil {
+		r.reserve = tenth
 	}
 	if r.log == nil {
 		r.log = zap.NewNop()

@@ -60,8 +60,9 @@ type question struct {
 	// form is what is posted. It holds secrets, and so goes nowhere but where it is sent first.
 	form url.Values
 
-	as    identity // whom it is asked as
-	first bool     // the first endpoint alone is asked
+	as    identity  // whom it is asked as
+	first bool      // the first endpoint alone is asked
+	until time.Time // to when a rate limit is waited for; zero: it is not
 }
 
 // blobName names a blob.

@@ -227,10 +227,10 @@ func TestObserverIsToldOfEveryRequestAndByte(t *testing.T) {
 	dead := w.registry(Options{Observer: o, Name: "ghcr.io"}, "https://dead.test")
 
 	r.Manifest(t.Context(), repo, "7", nil)
-	r.Resolve(t.Context(), repo, "429", nil)
 	r.Resolve(t.Context(), repo, "500", nil)
 	dead.Resolve(t.Context(), repo, "7", nil)
 	r.List(t.Context(), repo, "tags/list", nil)
+	r.Resolve(t.Context(), repo, "429", nil)
 	before := o.calls
 	body, err := r.OpenBlob(t.Context(), wanted(layerDigest, 0, -1))
 	if err != nil {
@@ -246,10 +246,10 @@ func TestObserverIsToldOfEveryRequestAndByte(t *testing.T) {
 	}
 	want := []string{
 		"docker.io manifest refused", "docker.io token ok", "docker.io manifest ok",
-		"docker.io manifest throttled",
 		"docker.io manifest failed",
 		"ghcr.io manifest failed",
 		"docker.io list ok",
+		"docker.io manifest throttled",
 		"docker.io blob ok", "docker.io blob ok",
 	}
 	if diff := cmp.Diff(want, o.requests); diff != "" {

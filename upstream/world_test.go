@@ -94,6 +94,7 @@ func address(u *url.URL) string {
 func (w *world) registry(o Options, endpoints ...string) *Registry {
 	w.t.Helper()
 	o.Name = cmp.Or(o.Name, "docker.io")
+	o.Patience = cmp.Or(o.Patience, time.Nanosecond) // not all tests run by a clock of their own
 	for _, e := range endpoints {
 		u, err := url.Parse(e)
 		if err != nil {
@@ -231,7 +232,12 @@ var (
 	asUser = as(user)
 )
 
-func as(who credential.Login) []credential.Source { return []credential.Source{credential.Static(who)} }
+func as(logins ...credential.Login) (sources []credential.Source) {
+	for _, l := range logins {
+		sources = append(sources, credential.Static(l))
+	}
+	return sources
+}
 
 // broken are credentials that can't be had.
 func broken(reason error) []credential.Source { return []credential.Source{failingSource{reason}} }
