@@ -83,7 +83,7 @@ func newAhead(c *Cache, mode ReadAhead) *ahead {
 	a := &ahead{c: c, mode: mode, remotes: make(map[string]*remote), running: make(map[string]int),
 		fills: make(map[digest.Digest]chan error)}
 	for name, r := range c.remotes {
-		a.remotes[name] = &remote{Upstream: unasked{r}, name: name, c: c, ahead: true}
+		a.remotes[name] = &remote{Upstream: unasked{r}, name: name, c: c, ahead: true, sparing: true, conduct: new(conduct)}
 	}
 	return a
 }

@@ -136,7 +136,7 @@ func open(ctx context.Context, opts Options) (*Cache, error) {
 	opts.setPolicy()
 	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote), admissions: newAdmissions()}
 	for name, up := range opts.Upstreams {
-		c.remotes[name] = &remote{Upstream: up, name: name, c: c}
+		c.remotes[name] = &remote{Upstream: up, name: name, c: c, conduct: new(conduct)}
 	}
 	if err := c.openStores(ctx); err != nil {
 		return nil, err

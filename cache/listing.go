@@ -37,6 +37,7 @@ func (c *Cache) List(ctx context.Context, repo Repository, resource string, quer
 		}
 		defer cancel()
 		wait = short
+		r = r.sparingly()
 	}
 	fetched, led, err := share(wait, c, "list "+repo.String()+" "+name, func(ctx context.Context) (index.Listing, error) {
 		if known {

@@ -134,7 +134,7 @@ const maxManifest = 8 << 20
 // resolveDigest asks upstream by HEAD what a digest is.
 func (c *Cache) resolveDigest(ctx context.Context, r *remote, repo Repository, d digest.Digest) (ocispec.Descriptor, error) {
 	key := "head " + repo.String() + " " + d.String()
-	desc, _, err := share(ctx, c, key, func(ctx context.Context) (ocispec.Descriptor, error) {
+	desc, _, err := shareOf(ctx, c, r, key, func(ctx context.Context) (ocispec.Descriptor, error) {
 		desc, err := r.Resolve(ctx, repo.Name, d.String(), manifestTypes)
 		if err != nil {
 			return desc, err
@@ -150,7 +150,7 @@ func (c *Cache) resolveDigest(ctx context.Context, r *remote, repo Repository, d
 
 // fetchManifest gets a manifest from upstream, by tag or by digest, and keeps it.
 func (c *Cache) fetchManifest(ctx context.Context, r *remote, repo Repository, reference string) (m *Manifest, led bool, err error) {
-	return share(ctx, c, "manifest "+repo.String()+" "+reference, func(ctx context.Context) (*Manifest, error) {
+	return shareOf(ctx, c, r, "manifest "+repo.String()+" "+reference, func(ctx context.Context) (*Manifest, error) {
 		// It may have come since the caller looked: a flight that ended in between brought it.
 		if d, err := digest.Parse(reference); err == nil {
 			if t, known := c.known(r, repo, d); known && t.proven {

@@ -35,8 +35,8 @@ func (c *Cache) servable(ctx context.Context, r *remote, repo Repository, m *Man
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, probePatience, errSlow)
 	defer cancel()
-	_, err := c.resolveDigest(ctx, r, repo, m.Descriptor.Digest)
-	if err != nil && !isAnswer(err) {
+	_, err := c.resolveDigest(ctx, r.sparingly(), repo, m.Descriptor.Digest)
+	if err != nil && !isAnswer(err) && !isThrottled(err) { // a limit is over some time, and blobs wait for it
 		return fmt.Errorf("%w: missing %s: %w", ErrUnavailable, missing, err)
 	}
 	return nil

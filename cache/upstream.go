@@ -77,13 +77,18 @@ const (
 	slowAfter = time.Second
 )
 
-// remote is a registry's upstream, and how it did lately. Whether it is there is for upstream itself to know.
+// remote is a registry's upstream, as it is asked by somebody.
 type remote struct {
 	Upstream
-	name  string
-	c     *Cache
-	ahead bool // it is asked before anybody wants to know: that it has not got something yet is not remembered
+	name    string
+	c       *Cache
+	ahead   bool // before anybody wants to know: that it has not got something yet is not remembered
+	sparing bool // for what can be done without, see sparingly
+	*conduct
+}
 
+// conduct is how a registry did lately. Whether it is there is for upstream itself to know.
+type conduct struct {
 	mu sync.Mutex
 	// guards following
 	answered time.Time // when it last answered
@@ -203,7 +208,7 @@ func (r *remote) Resolve(ctx context.Context, repository, reference string, acce
 	repo := r.repo(repository)
 	desc, err := ask(ctx, r, manifestThing(repo, reference), true, func() (ocispec.Descriptor, error) {
 		began := r.now()
-		desc, err := r.Upstream.Resolve(ctx, repository, reference, accept)
+		desc, err := r.Upstream.Resolve(r.under(ctx), repository, reference, accept)
 		return desc, r.note(began, err)
 	})
 	if err == nil && desc.Digest != "" {
@@ -218,7 +223,7 @@ func (r *remote) Manifest(ctx context.Context, repository, reference string, acc
 	var body []byte
 	question := func() (desc ocispec.Descriptor, err error) {
 		began := r.now()
-		desc, body, err = r.Upstream.Manifest(ctx, repository, reference, accept)
+		desc, body, err = r.Upstream.Manifest(r.under(ctx), repository, reference, accept)
 		return desc, r.note(began, err)
 	}
 	if !slices.Equal(accept, manifestTypes) {
@@ -248,7 +253,7 @@ func (r *remote) OpenBlob(ctx context.Context, req upstream.BlobRequest) (*upstr
 func (r *remote) List(ctx context.Context, repository, resource string, query url.Values) (header http.Header, body []byte, err error) {
 	what := thing{r.repo(repository), resource + "?" + query.Encode()}
 	header, err = ask(ctx, r, what, false, func() (h http.Header, err error) {
-		h, body, err = r.Upstream.List(ctx, repository, resource, query)
+		h, body, err = r.Upstream.List(r.under(ctx), repository, resource, query)
 		r.noteAnswer(err)
 		return h, err
 	})
