@@ -213,6 +213,9 @@ func (c *Cache) askTag(ctx context.Context, r *remote, repo Repository, tag stri
 			return found{}, r.note(began, err)
 		}
 	}
+	if known {
+		r = r.sparingly()
+	}
 	if known || !fetch {
 		desc, err := r.Resolve(ctx, repo.Name, tag, manifestTypes)
 		if err != nil && !(isAnswer(err) && fetch) {
