@@ -135,6 +135,7 @@ func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (m
 		}
 		opened[name] = u
 		metrics.WatchEndpoints(name, u.Endpoints)
+		metrics.WatchQuotas(name, u.Quotas)
 	}
 	return opened, nil
 }
