@@ -39,7 +39,7 @@ func TestNobodyIsNobodyThoughThereAreLogins(t *testing.T) {
 		}
 	}
 	// One token each, and neither is used for the other.
-	want := []string{user.Basic(), "Bearer token-1", "", "Bearer token-2", "Bearer token-1", "Bearer token-2"}
+	want := []string{basicHeader(user), "Bearer token-1", "", "Bearer token-2", "Bearer token-1", "Bearer token-2"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -116,11 +116,11 @@ func TestReplacedPasswordIsLookedUpAfterARefusal(t *testing.T) {
 		w := newWorld(t)
 		w.serve("https://registry.test", func(rw http.ResponseWriter, req *http.Request) {
 			switch got := req.Header.Get("Authorization"); {
-			case req.URL.Path == "/token" && got == user.Basic():
+			case req.URL.Path == "/token" && got == basicHeader(user):
 				fmt.Fprint(rw, `{"token":"good"}`)
 			case req.URL.Path == "/token":
 				status(401)(rw, req)
-			case got == "Bearer good", scheme == "Basic" && got == user.Basic():
+			case got == "Bearer good", scheme == "Basic" && got == basicHeader(user):
 				serveContent(rw, req)
 			default:
 				rw.Header().Set("WWW-Authenticate", scheme+` realm="https://registry.test/token"`)

@@ -106,7 +106,7 @@ func (r *Registry) authorization(ctx context.Context, a *account, repository str
 		return authorization{header: t.header()}, err
 	case basic:
 		who, err := r.login(ctx, a)
-		return authorization{who.Basic(), who}, err
+		return authorization{basicHeader(who), who}, err
 	}
 	return authorization{}, nil
 }

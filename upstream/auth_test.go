@@ -130,7 +130,7 @@ func TestCredentialsGoToTheRealmOfTheirRegistry(t *testing.T) {
 	}
 	for _, h := range w.requests() {
 		atRealm := strings.HasPrefix(h.URL, "https://auth.test/")
-		if got := h.Header.Get("Authorization"); strings.HasPrefix(got, "Basic ") != atRealm || atRealm && got != user.Basic() {
+		if got := h.Header.Get("Authorization"); strings.HasPrefix(got, "Basic ") != atRealm || atRealm && got != basicHeader(user) {
 			t.Errorf("%s has Authorization %q", h.URL, got)
 		}
 	}
@@ -169,7 +169,7 @@ func TestTokenRealmsThatMayBeAsked(t *testing.T) {
 				g := &gate{t: t, realm: tt.realm + "/token", service: "registry"}
 				answer := func(rw http.ResponseWriter, req *http.Request) {
 					if req.URL.Path == "/token" {
-						if got := req.Header.Get("Authorization"); got != who.Basic() {
+						if got := req.Header.Get("Authorization"); got != basicHeader(who) {
 							t.Errorf("the realm receives %q", got)
 						}
 						g.tokens(rw, req)
@@ -248,7 +248,7 @@ func TestMirrorsAreAskedAnonymously(t *testing.T) {
 func TestMirrorNeedsNoCredentialsThatCanBeRead(t *testing.T) {
 	w, _ := gated(t)
 	w.serve("https://one.test", wantBasic(serveContent))
-	r := w.registry(Options{Logins: broken(errors.New("gone"))},
+	r := w.registry(Options{Logins: []credential.Source{keyless{errors.New("gone")}}},
 		"https://one.test", "https://registry.test")
 	if _, err := r.StatBlob(t.Context(), repo, contentDigest); err != nil {
 		t.Error(err)
@@ -270,7 +270,7 @@ func TestBasicIsSentAfterAChallengeAndRemembered(t *testing.T) {
 		host, _, _ := strings.Cut(strings.TrimPrefix(h.URL, "https://"), "/")
 		got = append(got, host+" "+h.Header.Get("Authorization"))
 	}
-	want := []string{"one.test ", "one.test " + user.Basic(), "two.test ", "one.test " + user.Basic(), "two.test "}
+	want := []string{"one.test ", "one.test " + basicHeader(user), "two.test ", "one.test " + basicHeader(user), "two.test "}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -368,21 +368,21 @@ func TestMovedRealmIsFound(t *testing.T) {
 }
 
 func TestUnreadableCredentialsAreAnOutage(t *testing.T) {
-	reason := errors.New("open /run/secrets/hub: no such file")
+	broken := errors.New("open /run/secrets/hub: no such file")
 	for _, answer := range []http.HandlerFunc{(&gate{t: t, realm: "https://auth.test/", service: "x"}).guard(serveContent), wantBasic(serveContent)} {
 		w := newWorld(t)
 		w.serve("https://registry.test", answer)
 		core, logs := observer.New(zap.ErrorLevel)
-		r := w.registry(Options{Log: zap.New(core), Logins: broken(reason)}, "https://registry.test")
+		r := w.registry(Options{Log: zap.New(core), Logins: []credential.Source{keyless{broken}}}, "https://registry.test")
 		for n := range 2 {
 			e := asError(t, resolve(t, r, repo))
 			if e.Answered() || !strings.HasSuffix(e.Error(), "the credentials can't be read") || strings.Contains(fmt.Sprintf("%+v", *e), "/run") {
 				t.Error(e)
 			}
-			if errors.Is(e, reason) {
+			if errors.Is(e, broken) {
 				t.Errorf("%v holds the reason", e)
 			}
-			if logs.Len() != n+1 || logs.All()[n].ContextMap()["error"] != reason.Error() {
+			if logs.Len() != n+1 || logs.All()[n].ContextMap()["error"] != broken.Error() {
 				t.Errorf("failure %d: logged %v", n+1, logs.All())
 			}
 		}

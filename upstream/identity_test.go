@@ -83,3 +83,12 @@ func TestIdentityTokenFollowsNoRedirect(t *testing.T) {
 		}
 	}
 }
+
+func TestIdentityTokenIsNoPassword(t *testing.T) {
+	w := newWorld(t)
+	w.serve("https://registry.test", wantBasic(serveContent))
+	r := w.registry(Options{Logins: as(credential.Login{Username: "0000", IdentityToken: "s3cret"})}, "https://registry.test")
+	if e := asError(t, resolve(t, r, repo)); e.Status != http.StatusUnauthorized || len(w.requests()) != 1 {
+		t.Errorf("%v after %v", e, w.requests())
+	}
+}

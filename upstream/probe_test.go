@@ -171,7 +171,7 @@ func TestBlobProbeAsksForOneByteAsTheUser(t *testing.T) {
 		asked := w.requests()
 		last := asked[len(asked)-1]
 		if !strings.HasSuffix(last.URL, "/v2/library/redis/blobs/"+layerDigest.String()) || last.Method != http.MethodGet ||
-			last.Header.Get("Range") != "bytes=0-0" || last.Header.Get("Authorization") != user.Basic() {
+			last.Header.Get("Range") != "bytes=0-0" || last.Header.Get("Authorization") != basicHeader(user) {
 			t.Errorf("probe %+v", last)
 		}
 		o.mu.Lock()

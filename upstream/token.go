@@ -204,7 +204,7 @@ func (r *Registry) tokenFor(ctx context.Context, q question, key tokenKey, c cha
 	query.Set("scope", "repository:"+key.repository+":pull")
 	realm.RawQuery = query.Encode()
 
-	return r.tokenAnswer(ctx, key.account.endpoint, q, realm, who.Basic())
+	return r.tokenAnswer(ctx, key.account.endpoint, q, realm, basicHeader(who))
 }
 
 // parseToken reads a token server's answer. How long the token has to live is reckoned by the server's clock alone, whatever

@@ -114,13 +114,15 @@ func (r *roads) chooseProxy() error {
 		given = http.ProxyFromEnvironment
 	}
 	r.proxy = func(req *http.Request) (*url.URL, error) { return hideProxy(given(req)) }
-	if r.given.Proxy == nil {
-		return nil
-	}
 	u, err := r.proxy(&http.Request{URL: r.of.url})
+	if r.given.Proxy == nil && (err != nil || r.given.Dial != "") {
+		return nil // that the environment's is of no use shows when it is used
+	}
 	switch {
 	case err != nil || u == nil:
 		return err
+	case u.Scheme == "https" && (r.given.ClientCertFile != "" || r.given.Insecure):
+		return errors.New("client_cert_file and insecure would hold for a proxy that is spoken to by https too: use an http one, or proxy: none")
 	case r.given.Dial != "":
 		return errors.New("dial and proxy exclude each other: a proxy connects to where the URL says")
 	case u.Hostname() == "", u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "socks5" && u.Scheme != "socks5h":

@@ -234,6 +234,7 @@ func TestNewNamesTheFileThatIsOfNoUse(t *testing.T) {
 		{Endpoint{Dial: "10.0.0.1"}, "should be host:port"},
 		{Endpoint{DNS: "resolver.test"}, "ip or ip:port"},
 		{Endpoint{Dial: "10.0.0.1:1", Proxy: proxy("http://ci:s3cret@proxy.test")}, "dial and proxy exclude each other"},
+		{Endpoint{Insecure: true, Proxy: proxy("https://ci:s3cret@proxy.test")}, "would hold for a proxy"},
 		{Endpoint{Proxy: proxy("ftp://ci:s3cret@proxy.test")}, "not an http, https or socks5 URL"},
 		{Endpoint{Proxy: proxy("http://ci:s3cret@:8080")}, "not an http, https or socks5 URL"},
 		{Endpoint{Proxy: proxy("http://ci:s3cret@proxy.test:port")}, "the proxy setting is not a URL"},

@@ -45,6 +45,7 @@ package upstream
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"strings"
@@ -67,6 +68,15 @@ const (
 	// and the token included. It is the patience with one endpoint: where there are several, each has as long.
 	smallTimeout = 30 * time.Second
 )
+
+// basicHeader is the Authorization header that carries a login; the anonymous user sends none, nor does who has an identity
+// token alone, which is for a token server.
+func basicHeader(who credential.Login) string {
+	if who == (credential.Login{}) || who.Password == "" && who.IdentityToken != "" {
+		return ""
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(who.Username+":"+who.Password))
+}
 
 // Observer is told of each request sent upstream and of the bytes that come back. Its methods are called from many
 // goroutines. All its strings but the registry's name are from the lists given here.
@@ -137,6 +147,8 @@ type Registry struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
+	workers []credential.Worker // the logins that work by themselves, and so for as long
+
 	mu sync.Mutex
 	// guards following
 	closed bool
@@ -173,6 +185,7 @@ func New(o Options) (*Registry, error) {
 	for _, source := range o.Logins {
 		if worker, ok := source.(credential.Worker); ok {
 			worker.LogTo(r.log.With(zap.String("registry", r.name)))
+			r.workers = append(r.workers, worker)
 		}
 	}
 	for i, e := range endpoints {
@@ -194,10 +207,8 @@ func (r *Registry) Close() {
 	r.mu.Unlock()
 	r.end()
 	r.work.Wait()
-	for _, a := range r.endpoints[0].logins {
-		if worker, ok := a.source.(credential.Worker); ok {
-			worker.Close()
-		}
+	for _, worker := range r.workers {
+		worker.Close()
 	}
 	for _, e := range r.endpoints {
 		e.roads.closeIdle()

@@ -227,11 +227,11 @@ func status(code int) http.HandlerFunc {
 func silent(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }
 
 // user is the operator's credentials in these tests.
-var (
-	user   = credential.Login{Username: "ci", Password: "hunter2"}
-	asUser = as(user)
-)
+var user = credential.Login{Username: "ci", Password: "hunter2"}
 
+var asUser = as(user)
+
+// as is a way to be so many logins.
 func as(logins ...credential.Login) (sources []credential.Source) {
 	for _, l := range logins {
 		sources = append(sources, credential.Static(l))
@@ -239,15 +239,12 @@ func as(logins ...credential.Login) (sources []credential.Source) {
 	return sources
 }
 
-// broken are credentials that can't be had.
-func broken(reason error) []credential.Source { return []credential.Source{failingSource{reason}} }
+// keyless is a source that has no login to give.
+type keyless struct{ err error }
 
-type failingSource struct{ error }
+func (f keyless) Get(context.Context) (credential.Login, error) { return credential.Login{}, f.err }
 
-func (f failingSource) Get(context.Context) (credential.Login, error) {
-	return credential.Login{}, f.error
-}
-func (failingSource) Refused(credential.Login) {}
+func (keyless) Refused(credential.Login) {}
 
 // asError returns err as an *Error, or fails the test.
 func asError(t *testing.T, err error) *Error {

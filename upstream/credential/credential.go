@@ -17,7 +17,6 @@ package credential
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"io"
 
@@ -52,15 +51,6 @@ func (l Login) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 func (l Login) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddString("username", l.Username)
 	return nil
-}
-
-// Basic is the Authorization header that carries the user's name and password; "" for who has no password to send, and
-// for the anonymous user.
-func (l Login) Basic() string {
-	if l == (Login{}) || l.Password == "" && l.IdentityToken != "" {
-		return ""
-	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(l.Username+":"+l.Password))
 }
 
 // Source is where a login comes from. Its methods may be called from many goroutines.
