@@ -35,8 +35,10 @@ const (
 	presentedFor = 5 * time.Minute
 	maxPresented = time.Hour
 
-	// heldFor is for how long a public repository whose verdict has expired is not asked about again after upstream did not say.
-	heldFor = 10 * time.Second
+	// heldPatience is how long a request waits for the answer when the last one, that the repository is public, may stand in for it.
+	// The question goes on behind. After that it is not waited for again for heldFor, unless it is answered.
+	heldPatience = 2 * time.Second
+	heldFor      = 10 * time.Second
 
 	// admitPatience is how long a request waits for the answer whether it may be answered. There is still the answer to be waited
 	// for, and clients that give up at all do so after 30 s.
@@ -45,6 +47,9 @@ const (
 	// maxAdmissions bounds the verdicts in memory, at some 500 bytes each.
 	maxAdmissions = 16 << 10
 )
+
+// errUnsettled says that upstream has not said in time who may have something.
+var errUnsettled = errors.New("upstream is slow to say whether this may be had")
 
 // The parts of a repository that are shown each by itself: to pull is one thing, to list another.
 const (
@@ -73,23 +78,22 @@ func (c *Cache) Admit(ctx context.Context, repo Repository, subject, authorizati
 	if err != nil {
 		return err
 	}
-	wait, cancel := context.WithTimeoutCause(ctx, admitPatience, errSlow)
-	defer cancel()
-	public := ok && known.err == nil && who == nobody
+	public, most := ok && known.err == nil && who == nobody, admitPatience
 	if public {
-		short, cancel, err := r.patience(ctx)
-		if err != nil {
-			return nil
-		}
-		defer cancel()
-		wait = short
+		most = heldPatience
 	}
-	_, _, err = share(wait, c, "admit "+hex.EncodeToString(who[:])+" "+repo.String()+" "+subject, func(ctx context.Context) (struct{}, error) {
-		if public {
-			defer r.check()()
-		}
-		return struct{}{}, c.ask(ctx, r, repo, who, subject, authorization)
-	})
+	wait, cancel := context.WithTimeoutCause(ctx, most, errUnsettled)
+	defer cancel()
+	settle := func(about string) (led bool, err error) {
+		_, led, err = share(wait, c, "admit "+hex.EncodeToString(who[:])+" "+repo.String()+" "+about, func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, c.ask(ctx, r, repo, who, subject, authorization)
+		})
+		return led, err
+	}
+	led, err := settle(partOf(subject))
+	if isAbsent(err) && !led {
+		_, err = settle(subject) // it is what somebody else has asked for that is not there
+	}
 	switch {
 	case err == nil, isAnswer(err), ctx.Err() != nil:
 		return err
@@ -181,7 +185,7 @@ func (c *Cache) Challenge(ctx context.Context, repo Repository) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	wait, cancel := context.WithTimeoutCause(ctx, admitPatience, errSlow)
+	wait, cancel := context.WithTimeoutCause(ctx, admitPatience, errUnsettled)
 	defer cancel()
 	challenge, _, err := share(wait, c, "challenge "+repo.String(), func(ctx context.Context) (string, error) {
 		return r.Challenge(ctx, repo.Name)

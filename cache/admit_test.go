@@ -295,15 +295,15 @@ func FuzzEndOfToken(f *testing.F) {
 	})
 }
 
-// TestAHundredAskersOneQuestion has them come while the answer is on its way.
+// TestAHundredAskersOneQuestion has them come while the answer is on its way, each for something else.
 func TestAHundredAskersOneQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCourt(t)
 		c.j.hold = make(chan struct{})
 		var askers sync.WaitGroup
-		for range 100 {
+		for i := range 100 {
 			askers.Go(func() {
-				if err := c.Admit(t.Context(), corpApp, "manifests/1", ""); err != nil {
+				if err := c.Admit(t.Context(), corpApp, fmt.Sprint("manifests/", i), ""); err != nil {
 					t.Error(err)
 				}
 			})
@@ -311,7 +311,34 @@ func TestAHundredAskersOneQuestion(t *testing.T) {
 		synctest.Wait()
 		close(c.j.hold)
 		askers.Wait()
-		if asked := c.j.takeAsked(); asked != "manifests/1 as " {
+		if asked := c.j.takeAsked(); strings.Count(asked, "manifests/") != 1 {
+			t.Errorf("%q", asked)
+		}
+	})
+}
+
+// TestOneAskersAbsenceIsNotAnothers has two come while the answer to the first is on its way.
+func TestOneAskersAbsenceIsNotAnothers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t)
+		c.j.absent["manifests/gone"] = true
+		c.j.hold = make(chan struct{})
+		var askers sync.WaitGroup
+		askers.Go(func() {
+			if err := c.Admit(t.Context(), corpApp, "manifests/gone", ""); !isAbsent(err) {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		askers.Go(func() {
+			if err := c.Admit(t.Context(), corpApp, "manifests/1", ""); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		close(c.j.hold)
+		askers.Wait()
+		if asked := c.j.takeAsked(); asked != "manifests/gone as , manifests/1 as " {
 			t.Errorf("%q", asked)
 		}
 	})
@@ -327,11 +354,11 @@ func TestASlowVerdictHoldsUpNobodyForLong(t *testing.T) {
 		c.j.hold = make(chan struct{})
 		began := time.Now()
 		c.expect("manifests/1", "", "", "manifests/1 as ")
-		if waited := time.Since(began); waited != 2*time.Second {
+		if waited := time.Since(began); waited != heldPatience {
 			t.Errorf("waited for %v", waited)
 		}
 		c.expect("manifests/1", "", "", "") // at once
-		if waited := time.Since(began); waited != 2*time.Second {
+		if waited := time.Since(began); waited != heldPatience {
 			t.Errorf("waited for %v", waited)
 		}
 		close(c.j.hold)

@@ -92,7 +92,7 @@ func fetchesPrivateImages(t *testing.T, newClient newClient) {
 	password := filepath.Join(dir, "password")
 	writeFile(t, password, secret.Password)
 	m := startMirror(t, locked, func(upstream string) string {
-		return configuration(upstream) + fmt.Sprintf("    credentials: {username: %s, password_file: %q}\n", secret.Username, password)
+		return configuration(upstream) + fmt.Sprintf("    credentials: {username: %s, password_file: %q}\n    expose: [library/**]\n", secret.Username, password)
 	})
 	refusesStrangers(t, m.gate)
 	s := steps{t: t, client: newClient(t, m.entrepot.Address)}

@@ -115,6 +115,7 @@ func (m *mirror) start() {
 		}
 		m.ups = append(m.ups, up)
 		m.metrics.WatchEndpoints(name, up.Endpoints)
+		m.metrics.WatchQuotas(name, up.Quotas)
 		m.opts.Upstreams[name] = up
 		registries = append(registries, proxy.Registry{Name: name, Hosts: []string{name + ".mirror.test"}})
 	}
