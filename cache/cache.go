@@ -143,7 +143,7 @@ func open(ctx context.Context, opts Options) (*Cache, error) {
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.fills = fill.New(fill.Options{
-		Fits: c.keeper.Fits, Kept: c.keeper.Has, Create: c.create, Parked: c.parked, Final: isFinal, Throttled: isThrottled, Done: c.fillDone,
+		Fits: c.keeper.Fits, Kept: c.keeper.Has, Create: c.create, Parked: c.parked, Final: isFinal, Throttled: isThrottled, Pause: pauseOf, Done: c.fillDone,
 		Whole: opts.FillWhole, Park: opts.ParkAbandoned,
 	})
 	c.relays = relay.New(relay.Options{Final: isFinal})

@@ -52,7 +52,7 @@ func TestRateLimitIsNoOutage(t *testing.T) {
 		if asked := s.asked(); !strings.HasPrefix(asked, "HEAD") {
 			t.Errorf("asked %s", asked)
 		}
-		if down, _ := r.remotes["docker.io"].down(); down {
+		if r.remotes["docker.io"].Down() {
 			t.Error("it is taken to be down")
 		}
 		s.fail(nil)

@@ -62,6 +62,14 @@ func isThrottled(err error) bool {
 	return errors.As(err, &t) && t.Throttled()
 }
 
+// pauseOf is how long a registry wants to be left alone for, by what it has said.
+func pauseOf(err error) time.Duration {
+	if e, ok := errors.AsType[*upstream.Error](err); ok {
+		return e.RetryAfter
+	}
+	return 0
+}
+
 // isSilence reports whether the error says that there was no answer, or no whole one: asking in another way is a second
 // time-out for who waits.
 func isSilence(err error) bool {

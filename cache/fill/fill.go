@@ -30,6 +30,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -126,6 +127,8 @@ type Options struct {
 	Final func(error) bool
 	// Throttled reports whether a source's error says that it is asked too much.
 	Throttled func(error) bool
+	// Pause is how long a source's error wants to be left alone for; nil: no longer than any other.
+	Pause func(error) time.Duration
 	// Done is told how each fill ended, when it is forgotten.
 	Done func(Report)
 
@@ -162,6 +165,9 @@ type Fills struct {
 // New returns Fills that are ready; Close ends them.
 func New(opts Options) *Fills {
 	ctx, stop := context.WithCancelCause(context.Background())
+	if opts.Pause == nil {
+		opts.Pause = func(error) time.Duration { return 0 }
+	}
 	return &Fills{opts: opts, ctx: ctx, stop: stop, flights: make(map[digest.Digest]*flight),
 		doubts: make(map[digest.Digest][]origin)}
 }

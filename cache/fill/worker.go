@@ -23,6 +23,11 @@ const (
 	// notice only a pause, have more patience than that.
 	tries    = 6
 	progress = 64 << 10
+
+	// longestPause is how long a source is left alone at most that asks for it by its error, each time: the tries are then over
+	// in three minutes. A body that stands still for so long is not given up by container engines, and one that breaks off is a
+	// pull that failed.
+	longestPause = 30 * time.Second
 )
 
 func (f *flight) newWorkerLocked(job span) *worker {
@@ -87,7 +92,7 @@ func (f *flight) land(w *worker, body io.ReadCloser, buf []byte) error {
 			failures, mark = 0, w.pos
 			pause.Reset()
 		}
-		if err := sleep(f.ctx, pause.NextBackOff()); err != nil {
+		if err := sleep(f.ctx, max(pause.NextBackOff(), min(f.opts.Pause(err), longestPause))); err != nil {
 			return err
 		}
 	}
