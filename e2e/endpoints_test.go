@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -31,6 +32,24 @@ func TestTransferGoesOnAfterACut(t *testing.T) {
 			return err
 		}
 		return i.gates[0].Open()
+	})
+}
+
+// Nor does one that is gone for long enough to be known to be: new transfers are refused meanwhile, and the one under way waits.
+func TestTransferGoesOnOnceItsRegistryIsBack(t *testing.T) {
+	i := newInterruption(t, 1)
+	i.pull(t, func() error {
+		if err := i.gates[0].Close(); err != nil {
+			return err
+		}
+		err := testbed.Until(running, "the outage to be noticed", func(ctx context.Context) error {
+			m, err := i.entrepot.Metrics(ctx)
+			if failed := m[`entrepot_upstream_requests_total{kind="blob",outcome="failed",registry="docker.io"}`]; err == nil && failed < 1 {
+				err = fmt.Errorf("%v requests have failed", failed)
+			}
+			return err
+		})
+		return errors.Join(err, i.gates[0].Open())
 	})
 }
 
