@@ -6,7 +6,7 @@ set -eu
 
 # Command and package. crane, containerd 2 and the registry are not here: the tests build them, at versions that go.mod
 # and containerd2/go.mod fix.
-wanted='dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd runc:runc podman:podman conmon:conmon skopeo:skopeo mkfs.ext4:e2fsprogs mount:mount findmnt:util-linux'
+wanted='dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd runc:runc podman:podman conmon:conmon skopeo:skopeo mkfs.ext4:e2fsprogs mount:mount findmnt:util-linux ip:iproute2'
 
 packages=
 need() {

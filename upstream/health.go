@@ -49,6 +49,7 @@ type health struct {
 	pause          time.Duration      // the latest before a probe
 	endProbe       context.CancelFunc // while it is down
 	hurry          context.CancelFunc // ends what its probe is at, so that it asks now; nil: there was none yet
+	along          bool               // it fell along with small traffic, and is back with that: it has no probe of its own
 }
 
 func (h *health) down() bool { return h.faults == downAt }
@@ -95,7 +96,7 @@ func (r *Registry) hear(ctx context.Context, e *endpoint, q question, since time
 		}
 	case status == http.StatusNotImplemented: // speaks of the method and not of the day
 	case status >= http.StatusInternalServerError:
-		r.fault(e, q.traffic(), fault{q: q, since: since, weight: 1, absent: isGateway(status), cause: errors.New(resp.Status)})
+		r.fault(e, fault{q: q, since: since, weight: 1, absent: isGateway(status), cause: errors.New(resp.Status)}, q.traffic())
 	case q.traffic() == realms, q.traffic() == small && (status != http.StatusOK || q.method == http.MethodHead):
 		r.revive(e, q.traffic(), since)
 	}
@@ -107,19 +108,18 @@ func (r *Registry) silence(ctx context.Context, e *endpoint, q question, since t
 	if isAnswer(nil, err) || !wasAsked(err) || !isFault(ctx, since) {
 		return
 	}
-	_, elsewhere := errors.AsType[abroad](err)
-	for _, t := range traffics {
-		if t == q.traffic() || !elsewhere && q.traffic() != realms && t != realms {
-			r.fault(e, t, fault{q: q, since: since, weight: downAt, absent: true, cause: err})
-		}
+	concerned := []traffic{q.traffic()}
+	if _, elsewhere := errors.AsType[abroad](err); !elsewhere && q.traffic() != realms {
+		concerned = []traffic{small, blobs}
 	}
+	r.fault(e, fault{q: q, since: since, weight: downAt, absent: true, cause: err}, concerned...)
 }
 
 // broke notes that the content which answers q broke off, or stopped. It reports whether that is the endpoint's fault.
 func (r *Registry) broke(ctx context.Context, e *endpoint, q question, since time.Time, err error) bool {
 	faulty := isFault(ctx, since)
 	if faulty {
-		r.fault(e, q.traffic(), fault{q: q, since: since, weight: downAt, cause: err})
+		r.fault(e, fault{q: q, since: since, weight: downAt, cause: err}, q.traffic())
 	}
 	return faulty
 }
@@ -142,59 +142,97 @@ func isFault(ctx context.Context, since time.Time) bool {
 //
 // There is one probe of an endpoint's traffic at most: only a fall starts one, and between two falls there was a recovery,
 // which cancels the earlier under the same lock that the later is made under. And there is one as long as the door is shut:
-// what shuts it has brought the endpoint down, and what opens it is the recovery.
-func (r *Registry) fault(e *endpoint, t traffic, f fault) {
+// what shuts it has brought the endpoint down, and what opens it is the recovery. Blobs of which none was asked for, when the
+// silence that met something small brought both down, would be probed for as that is: they rise along with it. It is down when
+// they fall so, under one lock, and does not rise without them.
+func (r *Registry) fault(e *endpoint, f fault, of ...traffic) {
+	for _, fallen := range e.failed(r.life, f, of) {
+		r.log.Warn("endpoint is down", zap.String("registry", r.name), zap.String("endpoint", e.name), zap.Stringer("for", fallen.traffic),
+			zap.String("error", printable(bare(f.cause).Error(), maxCause)))
+		if !fallen.along && r.enter() {
+			go func() {
+				defer r.work.Done()
+				r.probe(fallen.probe, e, fallen.traffic, f.q)
+			}()
+		}
+	}
+}
+
+// fall is what becomes of an endpoint's traffic that a fault brings down.
+type fall struct {
+	traffic traffic
+	along   bool
+	probe   context.Context // while it is down
+}
+
+func (e *endpoint) failed(life context.Context, f fault, of []traffic) (falls []fall) {
 	e.mu.Lock()
-	h := &e.health[t]
-	falls := !h.down() && h.faults+f.weight >= downAt
+	defer e.mu.Unlock()
+	for _, t := range of {
+		if h := &e.health[t]; h.failed(f) {
+			h.along = t == blobs && f.q.traffic() == small
+			ctx, cancel := context.WithCancel(life)
+			h.endProbe = cancel
+			falls = append(falls, fall{t, h.along, ctx})
+		}
+	}
+	return falls
+}
+
+// failed counts a fault, and reports whether it is a fall.
+func (h *health) failed(f fault) (falls bool) {
+	falls = !h.down() && h.faults+f.weight >= downAt
 	h.faults = min(h.faults+f.weight, downAt)
 	if !f.absent {
 		h.absent = 0
 	} else if h.absent = min(h.absent+f.weight, downAt); h.absent == downAt {
 		h.door.shutFor(bare(f.cause), f.since)
 	}
-	if !falls {
-		e.mu.Unlock()
-		return
+	if falls {
+		h.fell = time.Now()
+		if h.fell.Sub(h.rose) >= steady {
+			h.pause = 0
+		}
 	}
-	h.fell = time.Now()
-	if h.fell.Sub(h.rose) >= steady {
-		h.pause = 0
-	}
-	ctx, cancel := context.WithCancel(r.life)
-	h.endProbe = cancel
-	e.mu.Unlock()
-	r.log.Warn("endpoint is down", zap.String("registry", r.name), zap.String("endpoint", e.name), zap.Stringer("for", t),
-		zap.String("error", printable(bare(f.cause).Error(), maxCause)))
-	if r.enter() {
-		go func() {
-			defer r.work.Done()
-			r.probe(ctx, e, t, f.q)
-		}()
-	}
+	return falls
 }
 
 // revive notes that an endpoint did well with some traffic, in what was begun at since. What was begun before it fell says
 // nothing of the time after: the last stream that a dying disk feeds to its end must not bring it back.
 func (r *Registry) revive(e *endpoint, t traffic, since time.Time) {
+	for _, risen := range e.well(t, since) {
+		r.log.Info("endpoint is back", zap.String("registry", r.name), zap.String("endpoint", e.name), zap.Stringer("for", risen))
+	}
+}
+
+func (e *endpoint) well(t traffic, since time.Time) (risen []traffic) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	h := &e.health[t]
 	if since.Before(h.fell) {
-		e.mu.Unlock()
-		return
+		return nil
 	}
-	rises := h.down()
+	if h.rise() {
+		risen = append(risen, t)
+		if more := &e.health[blobs]; t == small && more.down() && more.along {
+			more.rise()
+			risen = append(risen, blobs)
+		}
+		e.hurryLocked()
+	}
+	return risen
+}
+
+// rise notes that all is well, and reports whether it was not.
+func (h *health) rise() (rises bool) {
+	rises = h.down()
 	h.faults, h.absent = 0, 0
 	if rises {
 		h.rose = time.Now()
 		h.endProbe()
 		h.door.open()
-		e.hurryLocked()
 	}
-	e.mu.Unlock()
-	if rises {
-		r.log.Info("endpoint is back", zap.String("registry", r.name), zap.String("endpoint", e.name), zap.Stringer("for", t))
-	}
+	return rises
 }
 
 // hurryLocked has an endpoint that is back for some traffic probed for all other at once: who pulls an image wants both.
