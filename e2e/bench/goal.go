@@ -30,6 +30,8 @@ const (
 	headMedian      metric = "HEAD p50 µs"
 	headSlowest     metric = "HEAD p99 µs"
 	ofEmpty         metric = "p99 of empty's"
+	ofIdle          metric = "p99 of idle's"
+	ofLimit         metric = "of limit"
 	evicted         metric = "evicted"
 	evictedRate     metric = "evicted/s"
 )

@@ -45,4 +45,4 @@ var (
 	filled = append([]string{limitFill}, every...)
 )
 
-var workloads = slices.Concat(hot, images, first, parts, numbers, starts, overRegistry)
+var workloads = slices.Concat(hot, images, first, parts, numbers, limits, starts, overRegistry)

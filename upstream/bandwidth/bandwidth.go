@@ -11,8 +11,8 @@
 //
 // The invariants:
 //
-//   - In any stretch of time no more passes than the rate allows and a burst, besides what is spent: small things that wait
-//     for nobody (Spend) and that those who wait pay for.
+//   - In any stretch of time no more passes than the rate allows and a burst, unless more than half of it is small things
+//     that wait for nobody (Spend). Those who wait pay for these.
 //   - Who waits waits on no goroutine but its own. One timer a line wakes whoever's turn it is; no rate is polled.
 //   - A rate that is set is obeyed at once, by those who wait too.
 //   - What was granted to who leaves goes back to the line.
@@ -28,7 +28,8 @@ const (
 	// unshaped; a tenth keeps the line busy across the scheduler's hiccups.
 	burst = 100 * time.Millisecond
 
-	// debt is how much of what was spent is paid for, at most: small things never stop the large ones for longer.
+	// debt is how much of what was spent is paid for, at most, and by half of what comes: however much passes that is small,
+	// what is large keeps moving, and is itself again soon after.
 	debt = time.Second
 
 	// glance is how long who waits does so before it looks whether it is still limited. Somebody may have begun to wait for its

@@ -78,25 +78,32 @@ func (l *Line) SetRate(bytesPerSecond int64) {
 		return
 	}
 	slower := l.rate.Load() == 0 || bytesPerSecond < l.rate.Load()
+	now := time.Now()
 	l.rate.Store(bytesPerSecond)
-	l.bucket.set(time.Now(), bytesPerSecond)
-	for _, f := range l.order {
-		for _, w := range f.waiters {
-			switch {
-			case bytesPerSecond == 0:
-				close(w.ready)
-			case slower:
+	l.bucket.set(now, bytesPerSecond)
+	if bytesPerSecond == 0 {
+		l.releaseLocked()
+		return
+	}
+	if slower {
+		for _, f := range l.order {
+			for _, w := range f.waiters {
 				w.need = min(w.need, portionOf(bytesPerSecond))
 			}
 		}
-		if bytesPerSecond == 0 {
-			f.waiters = nil
+	}
+	l.serveLocked(now)
+}
+
+// releaseLocked lets all go who wait.
+func (l *Line) releaseLocked() {
+	for _, f := range l.order {
+		for _, w := range f.waiters {
+			close(w.ready)
 		}
+		f.waiters = nil
 	}
-	if bytesPerSecond == 0 {
-		l.order, l.waiting = nil, 0
-	}
-	l.serveLocked(time.Now())
+	l.order, l.waiting = nil, 0
 }
 
 // Portion is how many bytes are best taken at a time. Who takes less has its share only as far as timers are exact, who takes
@@ -120,15 +127,15 @@ func (l *Line) TakeWhile(ctx context.Context, of Flow, n int, limited func() boo
 }
 
 // Spend takes n bytes without waiting for them: those who wait, and those who come, wait for longer. It is for what is so
-// small that it should never wait, and what has passed already.
+// small that it should never wait, and for what has passed already.
 func (l *Line) Spend(n int) {
 	if n <= 0 || l.Rate() == 0 {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.bucket.rate > 0 { // until just now
-		l.bucket.take(time.Now(), n)
+	if l.bucket.rate > 0 { // still
+		l.bucket.owe(time.Now(), n)
 	}
 }
 
@@ -139,8 +146,8 @@ func (l *Line) giveBack(n int) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.bucket.rate > 0 { // until just now
-		now := time.Now()
+	now := time.Now()
+	if l.bucket.rate > 0 { // still
 		l.bucket.put(now, n)
 		l.serveLocked(now)
 	}
@@ -170,7 +177,8 @@ func (l *Line) idle() bool {
 	if l.bucket.rate == 0 {
 		return true
 	}
-	return l.waiting == 0 && l.bucket.level(time.Now()) >= float64(l.bucket.room())
+	l.bucket.fill(time.Now())
+	return l.waiting == 0 && l.bucket.owed == 0 && l.bucket.level(time.Now()) >= float64(l.bucket.room())
 }
 
 // join takes n bytes, or returns who waits for them.
@@ -183,6 +191,7 @@ func (l *Line) join(of Flow, n int) *waiter {
 	now := time.Now()
 	f := l.flowLocked(now, of)
 	if l.waiting == 0 {
+		l.bucket.fill(now)
 		if l.bucket.level(now) >= float64(n) {
 			l.reached = max(l.reached, f.count-int64(l.bucket.room())) // it may be ahead of others who are about to come back
 			l.grantLocked(now, f, n)
@@ -243,6 +252,7 @@ func (l *Line) serveLocked(now time.Time) {
 	if l.waiting == 0 {
 		return
 	}
+	l.bucket.fill(now)
 	for l.waiting > 0 {
 		f := l.order[0]
 		w := f.waiters[0]
