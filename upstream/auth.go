@@ -21,8 +21,9 @@ func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repo
 	for {
 		got, err := r.admit(ctx, e, accounts, q, &waited)
 		if vain, ok := errors.AsType[*Error](err); ok && refusal != nil {
-			refusal.RetryAfter = max(refusal.RetryAfter, vain.RetryAfter) // its own words tell the client more
-			return nil, refusal
+			told := *refusal // everybody's, if it is a token server's; its own words tell the client more
+			told.RetryAfter = max(refusal.RetryAfter, vain.RetryAfter)
+			return nil, &told
 		}
 		if err != nil {
 			return nil, err

@@ -73,6 +73,9 @@ func (b *budget) left(now time.Time) int64 {
 	return b.remaining
 }
 
+// reopens is how long it takes until the next window at the latest.
+func (b *budget) reopens(now time.Time) time.Duration { return b.stated.Add(b.window).Sub(now) }
+
 // look reports whether something may be asked now, or, if it is paced, within its patience. If not, wait is how long it has to wait
 // at least; 0: until something that is under way is answered. What is dispensable and would touch the reserve has the rest of
 // the window to wait.
@@ -89,7 +92,7 @@ func (b *budget) look(now time.Time, w want, reserve int64) (wait time.Duration,
 		}
 		left := b.left(now)
 		if w.dispensable && left-b.flying <= reserve {
-			return max(b.stated.Add(b.window).Sub(now), 0), false
+			return max(b.reopens(now), 0), false
 		}
 		if b.flying >= max(left, 1) {
 			return 0, false

@@ -130,7 +130,8 @@ func (qs *quotas) try(now time.Time, accounts []*account, w want, reserve func(i
 	for _, c := range accounts {
 		cWait, cOK := c.budget.look(now, w, reserve(c.budget.limit))
 		if w.counted && some && c.budget.left(now) == 0 {
-			cOK = false // it would only find out that there is nothing left, and another has something
+			// It would only find out that there is nothing left, and another has something.
+			cWait, cOK = c.budget.reopens(now), false
 		}
 		if !cOK && cWait <= 0 {
 			cWait = underWay
@@ -211,7 +212,7 @@ func (r *Registry) settle(e *endpoint, got admitted, resp *http.Response, err er
 	close(qs.changed)
 	qs.changed = make(chan struct{})
 	qs.mu.Unlock()
-	if news {
+	if news && (a.number > 0 || a == e.nobody) { // else it is a client's own limit
 		r.log.Warn("registry limits the rate of requests", zap.String("registry", r.name), zap.String("endpoint", e.name),
 			zap.String("login", a.name()), zap.Duration("for", held))
 	}

@@ -134,9 +134,9 @@ func TestPromiseRateLimitsAreSpared(t *testing.T) {
 		indexed bool
 	}{
 		{"one login", &hub{limit: 100}, 1, 10_000, false},
-		{"nobody, and 429s that do not say for how long", &hub{limit: 100, silent: true}, 0, 1000, false},
-		{"two logins", &hub{limit: 50}, 2, 1000, false},
-		{"indexes, which cost two each", &hub{limit: 100}, 2, 1000, true},
+		{"nobody, and 429s that do not say for how long", &hub{limit: 100, silent: true}, 0, 500, false},
+		{"two logins", &hub{limit: 50}, 2, 500, false},
+		{"indexes, which cost two each", &hub{limit: 100}, 2, 500, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
