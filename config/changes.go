@@ -8,8 +8,10 @@ import (
 
 // Change is a key whose value differs between two configurations.
 type Change struct {
-	Key   string // such as "registries.ghcr.io.hosts", or "registries.ghcr.io" for a registry that only one of them has
-	Field string // the key as [Fields] lists it, such as "registries.<name>.hosts"; that of a mapping or list as a whole where Fields lists its parts
+	// Key is such as "registries.ghcr.io.hosts", or "registries.ghcr.io" for a registry that only one of them has.
+	Key string
+	// Field is the key as [Fields] lists it, such as "registries.<name>.hosts". Credentials are one.
+	Field string
 }
 
 // Changes lists what differs between two configurations, in the order of the file.

@@ -10,8 +10,7 @@
 //   - Every key has one environment variable: ENTREPOT_ and its path in upper case, with everything but letters and
 //     digits as _. Lists are separated by commas. ENTREPOT_REGISTRIES adds registries by name, ENTREPOT_ACCESS_USERS users. What
 //     is said of an endpoint besides its URL, and of one of several credentials, is for the file alone.
-//   - Secrets do not show: not when printed, logged or marshalled, and not in an error. A password file is read when the
-//     password is used, see [Login.Resolve], so that a rotated one is seen.
+//   - Secrets do not show: not when printed, logged or marshalled, and not in an error.
 //   - The only I/O is reading the file and the files that it names, to report those that can't be used.
 //
 // The whole file, with values that are typical, not default:
@@ -222,7 +221,7 @@ func (c *Config) normalize() {
 		c.AdminListen = ""
 	}
 	c.DefaultRegistry = CanonicalRegistry(c.DefaultRegistry)
-	b, zone := &c.Bandwidth, c.Bandwidth.TimeZone.location()
+	b, zone := &c.Bandwidth, c.Bandwidth.TimeZone.Location()
 	for _, plan := range []*Plan{&b.Upstream, &b.Background, &b.Clients, &b.PerClient} {
 		plan.zone = zone
 	}

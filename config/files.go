@@ -13,21 +13,19 @@ const maxPassword = 64 << 10
 // maxSecretFile bounds files of certificates, users and credentials. The certificates of all authorities there are take a fifth of it.
 const maxSecretFile = 1 << 20
 
-// Resolve returns the user name and the password, both "" for anonymous. It reads the password file at each call, so
-// that a replaced file is seen.
-func (l Login) Resolve() (username, password string, err error) {
+// passwordFile reports what is wrong with the password file of a login, if it has one.
+func (l Login) passwordFile() error {
 	if l.PasswordFile == "" {
-		return l.Username, l.Password.Reveal(), nil
+		return nil
 	}
 	text, err := readRegular(l.PasswordFile, maxPassword)
 	if err != nil {
-		return "", "", fmt.Errorf("password file: %w", err)
+		return fmt.Errorf("password file: %w", err)
 	}
-	password = strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
-	if password == "" {
-		return "", "", fmt.Errorf("password file: %s is empty", l.PasswordFile)
+	if strings.TrimRight(string(text), "\r\n") == "" {
+		return fmt.Errorf("password file: %s is empty", l.PasswordFile)
 	}
-	return l.Username, password, nil
+	return nil
 }
 
 // readRegular reads a file of at most limit bytes that can be read again: a pipe or a device could block or never end.

@@ -230,28 +230,21 @@ func TestWriteYAMLText(t *testing.T) {
 	}
 }
 
-func TestResolveSeesAReplacedFile(t *testing.T) {
+func TestPasswordFileHoldsAPassword(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "password")
-	c := Login{Username: "u", PasswordFile: path}
-	for _, tt := range []struct{ content, password, err string }{
-		{"one\n", "one", ""},
-		{"two\r\n", "two", ""},
-		{" three \n\n", " three \n", ""},
-		{"four", "four", ""},
-		{"\n", "", "password file: " + path + " is empty"},
-		{strings.Repeat("x", maxPassword+1), "", "password file: " + path + " is larger than 64KiB"},
+	for content, want := range map[string]string{
+		"one\n":                            "",
+		" two \n":                          "",
+		"three":                            "",
+		"\r\n":                             "password file: " + path + " is empty",
+		strings.Repeat("x", maxPassword+1): "password file: " + path + " is larger than 64KiB",
 	} {
-		if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, password, err := c.Resolve()
-		if password != tt.password || message(err) != tt.err {
-			t.Errorf("%.20q: %q, %v", tt.content, password, err)
+		if err := (Login{Username: "u", PasswordFile: path}).passwordFile(); message(err) != want {
+			t.Errorf("%.20q: %v", content, err)
 		}
-	}
-	user, password, err := Login{Username: "u", Password: NewSecret("p")}.Resolve()
-	if user != "u" || password != "p" || err != nil {
-		t.Error(user, password, err)
 	}
 }
 

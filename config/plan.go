@@ -267,8 +267,8 @@ func (z *Zone) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// location returns the zone; a name that is none, which only who makes a Zone by hand can have, means the machine's.
-func (z Zone) location() *time.Location {
+// Location returns the zone; a name that is none, which only who makes a Zone by hand can have, means the machine's.
+func (z Zone) Location() *time.Location {
 	if zone, err := time.LoadLocation(string(z)); err == nil && z != "" {
 		return zone
 	}

@@ -102,7 +102,7 @@ func TestPlanHolds(t *testing.T) {
 			if err := p.UnmarshalText([]byte(tt.plan)); err != nil {
 				t.Fatal(err)
 			}
-			p = p.In(Zone(tt.zone).location())
+			p = p.In(Zone(tt.zone).Location())
 			at, err := time.Parse(time.RFC3339Nano, tt.from)
 			if err != nil {
 				t.Fatal(err)
@@ -128,7 +128,7 @@ func TestZone(t *testing.T) {
 	for _, in := range []string{"", "Berlin", "../UTC", "CEST"} {
 		refuses[Zone](t, in, fmt.Sprintf("%q is not a time zone; allowed: a name such as Europe/Berlin or UTC, or to leave the key out for the machine's", in))
 	}
-	if zone := Zone("").location(); zone != time.Local {
+	if zone := Zone("").Location(); zone != time.Local {
 		t.Errorf("the zone of none is %s", zone)
 	}
 }
@@ -149,7 +149,7 @@ func FuzzPlan(f *testing.F) {
 		if err := again.UnmarshalText([]byte(p.String())); err != nil || !again.Equal(p) {
 			t.Fatalf("%q, written %q, read again %q, %v", text, p, again, err)
 		}
-		p = p.In(Zone(zone).location())
+		p = p.In(Zone(zone).Location())
 		at := time.Unix(unix%(1<<34), 0)
 		for range 5 {
 			rate, until := p.At(at)

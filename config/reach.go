@@ -200,3 +200,11 @@ func (r Reserve) String() string {
 	}
 	return strconv.FormatInt(r.Count, 10)
 }
+
+// Of returns how much of a limit is kept back.
+func (r Reserve) Of(limit int64) int64 {
+	if r.Percent != 0 {
+		return int64(float64(limit) * r.Percent / 100)
+	}
+	return min(r.Count, limit)
+}

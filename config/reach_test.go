@@ -107,6 +107,11 @@ func TestReserve(t *testing.T) {
 	parses(t, "0%", Reserve{}, "0")
 	parses(t, "0", Reserve{}, "0")
 	parses(t, "20", Reserve{Count: 20}, "20")
+	for r, want := range map[Reserve]int64{{Percent: 10}: 20, {Percent: 0.4}: 0, {}: 0, {Count: 30}: 30, {Count: 300}: 200} {
+		if got := r.Of(200); got != want {
+			t.Errorf("%s of 200 is %d, want %d", r, got, want)
+		}
+	}
 	const allowed = "; allowed: a percentage below 100%, such as 10%, or a count, such as 20"
 	for _, in := range []string{"%", "100%", "-1%", "-0%", "NaN%"} {
 		refuses[Reserve](t, in, `"`+in+`" is not a share to keep back`+allowed)

@@ -127,7 +127,7 @@ func (k *checker) login(l Login, key string) {
 
 // loginSource checks where credentials are to come from, as far as that can be seen without having them.
 func (k *checker) loginSource(l Login, key string) {
-	if _, _, err := l.Resolve(); err != nil {
+	if err := l.passwordFile(); err != nil {
 		k.fail(key+".password_file", "%s; allowed: a file that can be read and holds the password", err)
 	}
 	if l.DockerConfig != "" {

@@ -64,7 +64,7 @@ func plan(text string) (p Plan) {
 	if err := p.UnmarshalText([]byte(text)); err != nil {
 		panic(err)
 	}
-	return p.In(Zone("Europe/Berlin").location())
+	return p.In(Zone("Europe/Berlin").Location())
 }
 
 func wholeConfig() *Config {

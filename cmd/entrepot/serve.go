@@ -5,11 +5,9 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"net/url"
 	"os"
 	"os/signal"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -21,8 +19,6 @@ import (
 	"github.com/entrepot/entrepot/config"
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/upstream"
-	"github.com/entrepot/entrepot/upstream/bandwidth"
-	"github.com/entrepot/entrepot/upstream/credential"
 )
 
 func serveCommand(environ []string, log io.Writer) *cobra.Command {
@@ -61,7 +57,11 @@ at once, also for what is under way; what needs a restart is named in the log. A
 func serve(ctx context.Context, settings *settings, hangups <-chan os.Signal, log *zap.Logger) (err error) {
 	c := settings.inForce()
 	metrics := proxy.NewMetrics(names(c), version())
-	upstreams, err := openUpstreams(c, metrics, log.Named("upstream"))
+	limits := newLimits(c)
+	defer limits.close()
+	settings.whenRead(limits.obey)
+	watchLimits(metrics, limits)
+	upstreams, err := openUpstreams(settings, limits, metrics, log.Named("upstream"))
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func serve(ctx context.Context, settings *settings, hangups <-chan os.Signal, lo
 			u.Close()
 		}
 	}()
-	opened, err := openCache(ctx, c, upstreams, metrics, log.Named("cache"))
+	opened, err := openCache(ctx, settings, upstreams, metrics, log.Named("cache"))
 	if err != nil && ctx.Err() != nil {
 		return nil // told to stop while it waited for another process to end
 	}
@@ -80,18 +80,18 @@ func serve(ctx context.Context, settings *settings, hangups <-chan os.Signal, lo
 	defer func() { err = errors.Join(err, opened.Close()) }()
 	metrics.Watch(opened.Stats)
 
-	var ready atomic.Bool
-	mirror := proxy.New(proxy.Options{
-		Cache: opened, Registries: registries(c), DefaultRegistry: c.DefaultRegistry, Canonical: config.CanonicalRegistry,
-		Egress: bandwidth.NewClients(0, 0), Metrics: metrics, Log: log.Named("proxy"),
-	})
+	mirror, err := newMirror(settings, opened, limits, metrics, log)
+	if err != nil {
+		return err
+	}
 	certificates, err := newCertificates(c.TLS, log)
 	if err != nil {
 		return err
 	}
+	var ready atomic.Bool
 	servers, err := listen(log, []endpoint{
 		{"mirror", c.Listen, mirror, certificates.config()},
-		{"admin", c.AdminListen, proxy.Admin(metrics, ready.Load, opened.Stats, nil), nil},
+		{"admin", c.AdminListen, proxy.Admin(metrics, ready.Load, opened.Stats, limits), nil},
 	})
 	if err != nil {
 		return err
@@ -100,77 +100,27 @@ func serve(ctx context.Context, settings *settings, hangups <-chan os.Signal, lo
 		zap.String("listen", addressOf(servers, "mirror")), zap.String("admin", addressOf(servers, "admin")),
 		zap.String("data", c.DataDir), zap.Strings("registries", names(c)), zap.String("default", c.DefaultRegistry))
 	ready.Store(true)
-	following, stop := context.WithCancel(ctx)
-	var followed sync.WaitGroup
-	followed.Go(func() { settings.follow(following, hangups, metrics.Reloaded) })
-	defer followed.Wait()
-	defer stop()
+	defer settings.follow(hangups, metrics.Reloaded)()
 	return run(ctx, servers, time.Duration(c.ShutdownGrace), func() { ready.Store(false) }, log)
 }
 
-func openUpstreams(c *config.Config, metrics *proxy.Metrics, log *zap.Logger) (map[string]*upstream.Registry, error) {
-	rate := func(p config.Plan) int64 {
-		rate, _ := p.At(time.Now())
-		return int64(rate)
-	}
-	total, background := bandwidth.NewLine(rate(c.Bandwidth.Upstream)), bandwidth.NewLine(rate(c.Bandwidth.Background))
-	opened := make(map[string]*upstream.Registry)
-	for name, r := range c.Registries {
-		opts := upstream.Options{
-			Name: name, TokenRealms: r.TokenRealms, Lines: []*bandwidth.Line{total}, Background: background, Observer: metrics, Log: log,
-			UserAgent: "entrepot/" + version(), BySpeed: r.Prefer == "speed",
-			ConnectionsPerBlob: int(r.Connections.PerBlob), ConnectionsPerEndpoint: int(r.Connections.PerEndpoint),
-			Logins: logins(r.Credentials, name),
-		}
-		for _, e := range r.Endpoints {
-			u, err := url.Parse(e.URL.String())
-			if err != nil {
-				return nil, err
-			}
-			opts.Endpoints = append(opts.Endpoints, upstream.Endpoint{URL: u, Trusted: e.Trusted})
-		}
-		u, err := upstream.New(opts)
-		if err != nil {
-			return nil, err
-		}
-		opened[name] = u
-		metrics.WatchEndpoints(name, u.Endpoints)
-		metrics.WatchQuotas(name, u.Quotas)
-	}
-	return opened, nil
-}
-
-// logins are the sources of a registry's credentials.
-func logins(all config.Logins, registry string) (sources []credential.Source) {
-	for _, c := range all {
-		sources = append(sources, source(c, registry))
-	}
-	return sources
-}
-
-func source(c config.Login, registry string) credential.Source {
-	switch {
-	case c.PasswordFile != "":
-		return credential.File(c.Username, c.PasswordFile)
-	case c.DockerConfig != "":
-		return credential.Docker(c.DockerConfig, registry)
-	case c.Helper != "":
-		return credential.Helper(c.Helper, registry, time.Duration(c.Lifetime))
-	case len(c.Exec) > 0:
-		return credential.Exec(c.Exec, c.Username, time.Duration(c.Lifetime))
-	}
-	return credential.Static(credential.Login{Username: c.Username, Password: c.Password.Reveal()})
-}
-
-func openCache(ctx context.Context, c *config.Config, upstreams map[string]*upstream.Registry, metrics *proxy.Metrics, log *zap.Logger) (*cache.Cache, error) {
+// openCache opens the cache. Its policy is asked of the settings at each use.
+func openCache(ctx context.Context, settings *settings, upstreams map[string]*upstream.Registry, metrics *proxy.Metrics,
+	log *zap.Logger) (*cache.Cache, error) {
+	c := settings.inForce()
 	maxSize, minFree, err := space(c, log)
 	if err != nil {
 		return nil, err
 	}
 	opts := cache.Options{
 		DataDir: c.DataDir, IndexDir: c.IndexDir, MaxSize: maxSize, MinFree: minFree,
-		TagTTL: func(cache.Repository, string) time.Duration { return time.Duration(c.Cache.TagTTL) },
-		Pinned: pinned(c.Cache.Pin), ScrubRate: scrubRate(c.Cache.ScrubRate), VerifyAfter: time.Duration(c.Cache.VerifyAfter),
+		TagTTL: func(repo cache.Repository, tag string) time.Duration {
+			return settings.inForce().TagTTL(repo.Registry, repo.Name, tag)
+		},
+		RevalidateTimeout: func() time.Duration { return time.Duration(settings.inForce().Cache.RevalidateTimeout) },
+		NegativeTTL:       func() time.Duration { return time.Duration(settings.inForce().Cache.NegativeTTL) },
+		KeepDeleted:       func(string) bool { return settings.inForce().Cache.OnUpstreamDelete == "keep" },
+		Pinned:            pinned(c.Cache.Pin), ScrubRate: scrubRate(c.Cache.ScrubRate), VerifyAfter: time.Duration(c.Cache.VerifyAfter),
 		FillWhole: c.Cache.Fill == "whole", ParkAbandoned: c.Cache.WhenAbandoned == "park",
 		ReadAhead: readAhead[c.Cache.ReadAhead],
 		Upstreams: make(map[string]cache.Upstream), FillDone: metrics.FillDone, AheadDone: metrics.AheadDone,

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"go.uber.org/zap"
@@ -16,8 +17,15 @@ import (
 var atOnce = []string{
 	"offline", "log.level", "access", "bandwidth",
 	"cache.tag_ttl", "cache.revalidate_timeout", "cache.negative_ttl", "cache.on_upstream_delete",
-	"registries.<name>.credentials", "registries.<name>.expose", "registries.<name>.tag_ttl", "registries.<name>.quota_reserve",
+	credentials, "registries.<name>.authorization", "registries.<name>.expose", "registries.<name>.tag_ttl", "registries.<name>.quota_reserve",
 	"registries.<name>.bandwidth",
+}
+
+const credentials = "registries.<name>.credentials"
+
+// registryOf is the registry whose credentials have changed.
+func registryOf(c config.Change) string {
+	return strings.TrimSuffix(strings.TrimPrefix(c.Key, "registries."), ".credentials")
 }
 
 // settings are the configuration in force, which is read again while the program runs. Who can asks for it at each use; who can't is
@@ -27,8 +35,11 @@ type settings struct {
 	started *config.Config
 	log     *zap.Logger
 
-	read   atomic.Pointer[config.Config]
-	obeyed []func(*config.Config) // in the order in which they were added; not added to once follow runs
+	read atomic.Pointer[config.Config]
+
+	// In the order in which they were added; not added to once follow runs.
+	refused []func(*config.Config) error
+	obeyed  []func(*config.Config)
 }
 
 // newSettings returns settings that begin with c and are read again by load.
@@ -44,23 +55,38 @@ func (s *settings) inForce() *config.Config { return s.read.Load() }
 // whenRead has obey told of each configuration that is read from now on.
 func (s *settings) whenRead(obey func(*config.Config)) { s.obeyed = append(s.obeyed, obey) }
 
-// follow reads the settings again at each signal, until ctx ends. Done is told of each time whether it went well; it may not be nil.
-func (s *settings) follow(ctx context.Context, signals <-chan os.Signal, done func(ok bool)) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-signals:
-			done(s.reload())
+// unless has a configuration that is read from now on refused, as one that can't be loaded is, if refuse returns an error.
+func (s *settings) unless(refuse func(*config.Config) error) { s.refused = append(s.refused, refuse) }
+
+// follow reads the settings again at each signal, until what it returns is called, which waits for that. Done is told of each time
+// whether it went well.
+func (s *settings) follow(signals <-chan os.Signal, done func(ok bool)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-signals:
+				done(s.reload())
+			}
 		}
-	}
+	})
+	return func() { cancel(); work.Wait() }
 }
 
 // reload reads the settings again. If there is anything wrong with them, those that hold go on to.
 func (s *settings) reload() bool {
 	c, err := s.load()
+	for _, refuse := range s.refused {
+		if err == nil {
+			err = refuse(c)
+		}
+	}
 	if err != nil {
-		s.log.Error("the configuration was read again and has errors: nothing is changed", zap.Strings("errors", strings.Split(err.Error(), "\n")))
+		s.log.Error("the configuration was read again and has errors: nothing is changed",
+			zap.Strings("errors", strings.Split(err.Error(), "\n")))
 		return false
 	}
 	changed, _ := s.sorted(s.inForce(), c)
@@ -71,7 +97,8 @@ func (s *settings) reload() bool {
 	}
 	s.log.Info("the configuration was read again", zap.Strings("changed", changed))
 	if len(later) > 0 {
-		s.log.Warn("the configuration differs from the one that this process has started with in what needs a restart", zap.Strings("keys", later))
+		s.log.Warn("the configuration differs from the one that this process has started with in what needs a restart",
+			zap.Strings("keys", later))
 	}
 	return true
 }
@@ -79,11 +106,17 @@ func (s *settings) reload() bool {
 // sorted returns the keys of what differs that holds at once, and of what does later.
 func (s *settings) sorted(before, after *config.Config) (now, later []string) {
 	for _, change := range config.Changes(before, after) {
-		if slices.ContainsFunc(atOnce, change.Within) {
+		if slices.ContainsFunc(atOnce, change.Within) && (change.Field != credentials || s.exchangeable(after, registryOf(change))) {
 			now = append(now, change.Key)
 		} else {
 			later = append(later, change.Key)
 		}
 	}
 	return now, later
+}
+
+// exchangeable reports whether a configuration has as many credentials for a registry as the program has started with: each of these
+// can be exchanged for another, and none added or taken away.
+func (s *settings) exchangeable(c *config.Config, registry string) bool {
+	return len(c.Registries[registry].Credentials) == len(s.started.Registries[registry].Credentials)
 }

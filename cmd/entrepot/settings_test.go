@@ -40,8 +40,9 @@ func TestSettingsHoldAtOnceOrNeedARestart(t *testing.T) {
 		{"LOG_LEVEL=debug LISTEN=:80 REGISTRIES_DOCKER_IO_EXPOSE=a BANDWIDTH_PER_CLIENT=1MB/s ACCESS_ALLOW_CLIENTS=10.0.0.0/8",
 			[]string{"[access.allow_clients cache.tag_ttl registries.docker.io.expose bandwidth.per_client]", "[listen]"}},
 		{"CACHE_FILL=whole REGISTRIES_DOCKER_IO_AUTHORIZATION=client",
-			[]string{"[log.level access.allow_clients registries.docker.io.expose bandwidth.per_client]", "[cache.fill registries.docker.io.authorization]"}},
-		{"CACHE_FILL=whole REGISTRIES_DOCKER_IO_AUTHORIZATION=client", []string{"[]", "[cache.fill registries.docker.io.authorization]"}},
+			[]string{"[log.level access.allow_clients registries.docker.io.authorization registries.docker.io.expose bandwidth.per_client]", "[cache.fill]"}},
+		{"CACHE_FILL=whole REGISTRIES_DOCKER_IO_CREDENTIALS_USERNAME=u REGISTRIES_DOCKER_IO_CREDENTIALS_PASSWORD=p",
+			[]string{"[registries.docker.io.authorization]", "[cache.fill registries.docker.io.credentials]"}},
 	} {
 		var environ []string
 		for _, variable := range strings.Fields(step.environ) {
@@ -72,6 +73,12 @@ func TestWrongSettingsChangeNothing(t *testing.T) {
 		t.Error("wrong settings hold")
 	}
 	lines := logs.TakeAll()
+	s.load = func() (*config.Config, error) { return loaded(t, "ENTREPOT_OFFLINE=true"), nil }
+	s.unless(func(c *config.Config) error { return fmt.Errorf("offline: %v", c.Offline) })
+	s.unless(func(*config.Config) error { panic("it is refused") })
+	if s.reload() || s.inForce() != before || fmt.Sprint(logs.TakeAll()[0].ContextMap()["errors"]) != "[offline: true]" {
+		t.Error("settings that are refused hold")
+	}
 	if len(lines) != 1 || lines[0].Level != zapcore.ErrorLevel || fmt.Sprint(lines[0].ContextMap()["errors"]) != "[f:1: a f:2: b]" {
 		t.Errorf("%+v", lines)
 	}

@@ -200,8 +200,8 @@ config:
   registries:
     docker.io: {credentials: {username: ci, password_file: /run/secrets/entrepot/hub/token}}
     ghcr.io: {credentials: {username: bot, password_file: /run/secrets/entrepot/private.ghcr/password}}`, func(r *release, c *config.Config) bool {
-			_, password, err := c.Registries["ghcr.io"].Credentials[0].Resolve()
-			return err == nil && password == "s3cret" && *r.pod().Volumes[1].Secret.DefaultMode == 0o440
+			password, err := os.ReadFile(c.Registries["ghcr.io"].Credentials[0].PasswordFile)
+			return err == nil && strings.TrimSpace(string(password)) == "s3cret" && *r.pod().Volumes[1].Secret.DefaultMode == 0o440
 		}},
 		{"policy", `{config: {offline: true, access: {allow_clients: [10.0.0.0/8]}, registries: {a.io: {credentials: [{helper: ecr-login}, {exec: [a, b]}],
 endpoints: [{url: https://a.io, proxy: "http://proxy.example:3128"}]}}, bandwidth: {upstream: "mon-fri 08:00-18:00 20Mbit/s, else unlimited"}}}`, func(r *release, c *config.Config) bool {
