@@ -94,6 +94,7 @@ func TestReadmeConfigurationsLoad(t *testing.T) {
 
 func TestReadmeNamesExistingMetrics(t *testing.T) {
 	r := start(t, "http://127.0.0.1:1", nil)
+	get(t, r.mirror+"/v2/library/redis/manifests/7") // rate limits are those of who was asked
 	_, have := get(t, r.admin+"/metrics")
 	for _, name := range regexp.MustCompile(`entrepot_[a-z_]+`).FindAllString(readme(t), -1) {
 		if !strings.Contains(have, "# HELP "+name) {

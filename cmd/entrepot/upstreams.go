@@ -24,7 +24,7 @@ func openUpstreams(settings *settings, limits *limits, metrics *proxy.Metrics, l
 		}
 		u, err := upstream.New(upstream.Options{
 			Name: name, Endpoints: endpoints, TokenRealms: r.TokenRealms, BySpeed: r.Prefer == "speed",
-			Logins:  loginsOf(name, settings, log),
+			Logins:  loginsOf(name, endpoints[0].URL.Host, settings, log),
 			Reserve: func(limit int64) int64 { return settings.inForce().Registries[name].QuotaReserve.Of(limit) },
 			Lines:   []*bandwidth.Line{limits.registries[name], limits.upstream}, Background: limits.background,
 			ConnectionsPerBlob: int(r.Connections.PerBlob), ConnectionsPerEndpoint: int(r.Connections.PerEndpoint),
@@ -68,10 +68,10 @@ func proxyOf(p config.Proxy) func(*http.Request) (*url.URL, error) {
 	return nil
 }
 
-// loginsOf are the credentials of a registry. They are exchanged when the settings have as many others.
-func loginsOf(name string, settings *settings, log *zap.Logger) (all []credential.Source) {
+// loginsOf are the credentials of a registry, for host, where users log in. They are exchanged when the settings have as many others.
+func loginsOf(name, host string, settings *settings, log *zap.Logger) (all []credential.Source) {
 	for i, given := range settings.inForce().Registries[name].Credentials {
-		l := newLogin(name, given)
+		l := newLogin(host, given)
 		settings.whenRead(func(c *config.Config) {
 			if !settings.exchangeable(c, name) {
 				return
