@@ -367,6 +367,27 @@ func TestASlowVerdictHoldsUpNobodyForLong(t *testing.T) {
 	})
 }
 
+// TestAHeldVerdictGivesWayToANewerOne holds one that upstream has taken back meanwhile.
+func TestAHeldVerdictGivesWayToANewerOne(t *testing.T) {
+	a, key, at := newAdmissions(), admissionKey{repo: corpApp, what: contentPart}, time.Unix(1_700_000_000, 0)
+	old := admission{checked: at, until: at.Add(publicFor)}
+	a.put(key, old)
+	a.hold(key, old, at.Add(2*publicFor))
+	if is, _ := a.get(key); !is.until.Equal(at.Add(2 * publicFor)) {
+		t.Errorf("%+v was not held", is)
+	}
+	for _, newer := range []admission{
+		{err: errors.New("private"), checked: at, until: at.Add(privateFor)},
+		{checked: at.Add(time.Minute), until: at.Add(time.Hour)},
+	} {
+		a.put(key, newer)
+		a.hold(key, old, at.Add(2*publicFor))
+		if is, _ := a.get(key); is != newer {
+			t.Errorf("%+v, want %+v", is, newer)
+		}
+	}
+}
+
 func TestAdmissionsAreBounded(t *testing.T) {
 	a := newAdmissions()
 	for i := range 3 * maxAdmissions {

@@ -43,12 +43,12 @@ func (c *Cache) Blob(ctx context.Context, repo Repository, d digest.Digest, part
 		if b != nil {
 			_ = b.close() // nothing was read of it
 		}
-		s.end(nil)
+		s.free()
 		return nil, late
 	}
 	free := b.close
 	b.close = func() error {
-		defer s.end(nil)
+		defer s.free()
 		return free()
 	}
 	return b, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -14,28 +15,77 @@ const startWithin = 25 * time.Second
 // errLate says that an answer could not be started in time.
 var errLate = errors.New("upstream has not answered within " + startWithin.String())
 
-// onset is the time until an answer starts.
+// onset is a caller's context until an answer starts, which ends after startWithin. It costs next to nothing until somebody waits:
+// most answers are at hand.
 type onset struct {
+	context.Context
+	began time.Time
+
+	mu sync.Mutex
+	// guards following
+	armed context.Context // what this one is once somebody has waited; nil before
 	end   context.CancelCauseFunc
-	timer *time.Timer
+	timer *time.Timer // nil if there is none any more
+	over  bool        // the answer has started
 }
 
-// starting returns a context that ends after startWithin, unless started was called before, and when end is.
-func starting(ctx context.Context) (context.Context, onset) {
-	ctx, end := context.WithCancelCause(ctx)
-	return ctx, onset{end, time.AfterFunc(startWithin, func() { end(errLate) })}
+// starting returns a context that ends after startWithin, unless started was called before, and at the latest with whole.
+func starting(ctx context.Context) (context.Context, *onset) {
+	o := &onset{Context: ctx, began: time.Now()}
+	return o, o
 }
+
+// Done is asked for by who is going to wait.
+func (o *onset) Done() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.armed == nil {
+		ctx, end := context.WithCancelCause(o.Context)
+		o.armed, o.end = ctx, end
+		if !o.over {
+			o.timer = time.AfterFunc(startWithin-time.Since(o.began), func() { end(errLate) })
+		}
+	}
+	return o.armed.Done()
+}
+
+func (o *onset) now() context.Context {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.armed == nil {
+		return o.Context
+	}
+	return o.armed
+}
+
+// Err is why it has ended.
+func (o *onset) Err() error { return o.now().Err() }
+
+// Value is that of the caller's context, but for what package context keeps there of its own.
+func (o *onset) Value(key any) any { return o.now().Value(key) }
 
 // started returns err, or, if it comes too late, that it does. Then whatever else there is of the answer is of no use.
-func (s onset) started(err error) error {
-	if s.timer.Stop() {
+func (o *onset) started(err error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.over = true
+	if o.timer == nil || o.timer.Stop() {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, errLate)
 }
 
+// free ends the context.
+func (o *onset) free() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.end != nil {
+		o.end(nil)
+	}
+}
+
 // whole is started for an answer of which nothing is to come any more.
-func (s onset) whole(err *error) {
-	*err = s.started(*err)
-	s.end(nil)
+func (o *onset) whole(err *error) {
+	*err = o.started(*err)
+	o.free()
 }

@@ -3,7 +3,6 @@ package config
 import (
 	"cmp"
 	"slices"
-	"time"
 )
 
 // Registry is one upstream registry.
@@ -97,8 +96,8 @@ type Login struct {
 	Helper string `yaml:"helper,omitempty"`
 	// Exec is a command, and its arguments, that prints the password. No shell is in between. Default: none.
 	Exec []string `yaml:"exec,omitempty"`
-	// Lifetime is how long what Helper or Exec has given may be used. Default: 12h, which is how long those of AWS last, unless what
-	// they print says otherwise.
+	// Lifetime is how long what Helper or Exec has given may be used, unless what they print says otherwise. Default: not known; they are
+	// run every ten minutes, and what they gave is used until it is refused.
 	Lifetime Duration `yaml:"lifetime,omitempty"`
 }
 
@@ -114,9 +113,6 @@ const (
 	defaultPerBlob     Count = 6
 	defaultPerEndpoint Count = 24
 )
-
-// defaultLifetime is that of the tokens of AWS, for which most helpers are run.
-const defaultLifetime = Duration(12 * time.Hour)
 
 // newRegistry is a registry before anything is given of it: it has what could be given as nothing, too.
 func newRegistry() Registry { return Registry{QuotaReserve: Reserve{Percent: 10}} }
@@ -143,11 +139,6 @@ func (r *Registry) complete(name string) {
 	r.Connections.PerBlob = cmp.Or(r.Connections.PerBlob, defaultPerBlob)
 	r.Connections.PerEndpoint = cmp.Or(r.Connections.PerEndpoint, defaultPerEndpoint)
 	r.Authorization = cmp.Or(r.Authorization, "mirror")
-	for i := range r.Credentials {
-		if l := &r.Credentials[i]; l.Helper != "" || len(l.Exec) > 0 {
-			l.Lifetime = cmp.Or(l.Lifetime, defaultLifetime)
-		}
-	}
 	if name != dockerHub {
 		return
 	}

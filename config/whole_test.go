@@ -136,7 +136,7 @@ func wholeConfig() *Config {
 				Endpoints:     []Endpoint{{URL: "https://b.example", Trusted: true}},
 				Prefer:        "order",
 				Connections:   Connections{PerBlob: 6, PerEndpoint: 24},
-				Credentials:   Logins{{Helper: "ecr-login", Lifetime: Duration(12 * time.Hour)}},
+				Credentials:   Logins{{Helper: "ecr-login"}},
 				Authorization: "mirror",
 				QuotaReserve:  tenPercent,
 				Bandwidth:     plan("unlimited"),

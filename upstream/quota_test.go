@@ -347,3 +347,61 @@ func TestRedirectedHostsLimitIsNotTheRegistrys(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoWaitsInTheRowIsHeldToo has a 429 come while others wait for the pace, and had been let pass.
+func TestWhoWaitsInTheRowIsHeldToo(t *testing.T) {
+	var until time.Time
+	refused := 0
+	limited(t, Options{Logins: asUser}, func(_, _ string, h http.Header) int {
+		if time.Now().Before(until) {
+			h.Set("Retry-After", "5")
+			refused++
+			return 429
+		}
+		return 200
+	}, func(t *testing.T, r *Registry, l *limiting) {
+		if err := getManifest(t.Context(), r); err != nil { // now its challenge is known
+			t.Fatal(err)
+		}
+		until = time.Now().Add(time.Second)
+		getManifest(Dispensable(t.Context()), r)
+		pause(t.Context(), 5*time.Second)
+		var row sync.WaitGroup
+		for range 30 {
+			row.Go(func() {
+				if err := getManifest(t.Context(), r); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		pause(t.Context(), 2500*time.Millisecond)
+		l.mu.Lock()
+		answered := len(l.asked)
+		until, refused = time.Now().Add(5*time.Second), 0
+		l.mu.Unlock()
+		row.Wait()
+		if answered > 25 || refused != 1 {
+			t.Errorf("%d of 30 had been answered when the others were refused %d times", answered, refused)
+		}
+	})
+}
+
+// TestSpentLoginDoesNotStandInForOneThatIsHeld has one login with nothing left, and one with enough that is to wait a moment.
+func TestSpentLoginDoesNotStandInForOneThatIsHeld(t *testing.T) {
+	e := &endpoint{quotas: quotas{changed: make(chan struct{})}}
+	spent, held := &account{endpoint: e, number: 1}, &account{endpoint: e, number: 2}
+	spent.budget.settle(epoch, spent.budget.take(epoch, get), stated(100, 0))
+	held.budget.settle(epoch, held.budget.take(epoch, get), stated(100, 50))
+	held.budget.settle(epoch, held.budget.take(epoch, want{}), limits{came: true, throttled: true, retryAfter: 5 * time.Second})
+	got, wait, changed, ok := e.quotas.try(epoch, []*account{spent, held}, get, tenth)
+	if ok || got.account != held || wait != 5*time.Second {
+		t.Errorf("%v as %d after %s", ok, got.account.number, wait)
+	}
+	r := &Registry{}
+	r.settle(e, admitted{held, held.budget.take(epoch, want{})}, nil, context.Canceled)
+	select {
+	case <-changed:
+	default:
+		t.Error("who waits is not told that something has changed")
+	}
+}

@@ -27,6 +27,7 @@ func TestShowsAsksAsNobody(t *testing.T) {
 		{"refused", "manifests/7", status(401), "", 401, true},
 		{"denied", "manifests/7", status(403), "", 403, true},
 		{"not there", "manifests/7", status(404), "", 404, true},
+		{"blob that only another endpoint has", "blobs/" + contentDigest.String(), status(404), "", 404, true},
 		{"throttled", "manifests/7", status(429), "", 429, false},
 		{"out of order", "manifests/7", status(503), "", 503, false},
 		{"a page to log in", "manifests/7", answer(200, []byte("<html>"), "Content-Type", "text/html"), "", 200, false},

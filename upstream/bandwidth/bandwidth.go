@@ -41,11 +41,11 @@ const (
 // which may be a process that wakes up from its sleep. It is no less because a timer is late by a millisecond: of what has
 // gathered by then each flow should be able to take no more than its turn. Less than minPortion is not worth a system call.
 // More than maxPortion is not worth waiting for if the rate has just become a slow one; it is what goes at a time where
-// there is no limit.
+// there is no limit, and what Go asks of one sendfile.
 const (
 	portion    = 2 * time.Millisecond
 	minPortion = 4 << 10
-	maxPortion = 2 << 20
+	maxPortion = 4 << 20
 )
 
 // bytesIn is how many bytes a rate makes in so much time.
