@@ -56,7 +56,8 @@ func TestPinsOutliveATemporaryIndex(t *testing.T) {
 			defer close(ended)
 			c.tend()
 		}()
-		<-time.After(2 * tendEvery)
+		<-time.After(2*tendEvery + tendEvery/2)
+		synctest.Wait() // what is tended finds no directory half way
 		if err := os.Remove(at); err != nil {
 			t.Fatal(err)
 		}
