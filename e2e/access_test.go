@@ -57,6 +57,9 @@ func basicHeader(c testbed.Credentials) string {
 // telling checks that nothing of a client's password is in entrepot's log, but its name.
 func telling(t *testing.T, m mirror) {
 	t.Helper()
+	if err := m.entrepot.Stop(); err != nil { // what it has to say is written by then
+		t.Fatal(err)
+	}
 	log, err := m.entrepot.Log()
 	if err != nil {
 		t.Fatal(err)
