@@ -14,10 +14,10 @@ const module = "github.com/entrepot/entrepot"
 
 // arrows says which packages of ours each of ours may import: downwards only.
 var arrows = map[string][]string{
-	"cmd/entrepot":        {"config", "proxy", "proxy/access", "cache", "upstream", "upstream/bandwidth", "upstream/credential"},
+	"cmd/entrepot":        {"config", "proxy", "proxy/access", "cache", "upstream", "upstream/bandwidth", "upstream/credential", "upstream/watched"},
 	"config":              {},
 	"proxy":               {"proxy/access", "cache", "upstream", "upstream/bandwidth"},
-	"proxy/access":        {},
+	"proxy/access":        {"upstream/watched"},
 	"cache":               {"cache/disk", "cache/index", "cache/keeper", "cache/fill", "cache/relay", "upstream"},
 	"cache/index":         {},
 	"cache/keeper":        {"cache/disk", "cache/policy"},
@@ -45,7 +45,7 @@ var homes = map[string][]string{
 	"github.com/cenkalti/backoff":          {"cache/fill", "cache/relay"},
 	"go.uber.org/zap":                      {"cmd/entrepot", "proxy", "cache", "cache/index", "cache/keeper", "upstream", "upstream/credential"},
 	"net/http":                             {"cmd/entrepot", "proxy", "proxy/access", "cache", "upstream"},
-	"os":                                   {"cmd/entrepot", "config", "proxy", "proxy/access", "cache", "cache/index", "cache/disk", "upstream/credential", "upstream/watched"},
+	"os":                                   {"cmd/entrepot", "config", "proxy", "cache", "cache/index", "cache/disk", "upstream/credential", "upstream/watched"},
 	"os/exec":                              {"upstream/credential"},
 	"golang.org/x/crypto":                  {"proxy/access"},
 	"golang.org/x/sync/singleflight":       {"cache", "cache/keeper", "upstream"},

@@ -3,30 +3,35 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/upstream/watched"
 )
 
 // lookAgain is how long the files of certificates are taken to be what they were: a look costs three system calls, and handshakes
 // come by the hundred.
 const lookAgain = time.Second
 
+// maxPEM bounds a file of certificates, in bytes: all that systems believe by default take a quarter of a MiB.
+const maxPEM = 4 << 20
+
 // certificates are what a listener of HTTPS shows, and whose certificates it believes. The files are read again when they have changed:
 // new connections go by what they hold then. What does not parse changes nothing.
 type certificates struct {
-	files config.TLS
-	log   *zap.Logger
+	pair     [2]*watched.File // the certificate and its key
+	clientCA *watched.File    // nil: clients are not asked for certificates
+	log      *zap.Logger
 
 	mu sync.Mutex
 	// guards following
 	inUse  *tls.Config
-	seen   []os.FileInfo // the files as they were when they were read, nil for one that was not there
+	seen   [3]int // versions of the files
 	looked time.Time
 }
 
@@ -35,10 +40,12 @@ func newCertificates(files config.TLS, log *zap.Logger) (*certificates, error) {
 	if files.CertFile == "" {
 		return nil, nil
 	}
-	c := &certificates{files: files, log: log, looked: time.Now()}
-	c.seen = c.look() // before they are read: what changes meanwhile is read again
+	c := &certificates{pair: [2]*watched.File{watched.New(files.CertFile, maxPEM), watched.New(files.KeyFile, maxPEM)}, log: log, looked: time.Now()}
+	if files.ClientCAFile != "" {
+		c.clientCA = watched.New(files.ClientCAFile, maxPEM)
+	}
 	var err error
-	c.inUse, err = readCertificates(files)
+	c.inUse, c.seen, err = c.read()
 	return c, err
 }
 
@@ -62,62 +69,45 @@ func (c *certificates) forClient(*tls.ClientHelloInfo) (*tls.Config, error) {
 }
 
 func (c *certificates) refreshLocked() {
-	files := c.look()
-	if sameFiles(c.seen, files) {
-		return
+	read, versions, err := c.read()
+	if versions == c.seen {
+		return // what is wrong with them has been told
 	}
-	c.seen = files
-	read, err := readCertificates(c.files)
+	c.seen = versions
 	if err != nil {
 		c.log.Error("the certificate has changed and can't be used: the one before is shown", zap.Error(err))
 		return
 	}
 	c.inUse = read
-	c.log.Info("the certificate has changed", zap.String("file", c.files.CertFile))
+	c.log.Info("the certificate has changed", zap.String("file", c.pair[0].Path()))
 }
 
-// look returns how the files are.
-func (c *certificates) look() (all []os.FileInfo) {
-	for _, path := range []string{c.files.CertFile, c.files.KeyFile, c.files.ClientCAFile} {
-		info, err := os.Stat(path)
-		if err != nil {
-			info = nil
+// read reads the files. Clients may show certificates, and need not. HTTP is 1.1: over HTTP/2 the layers of a pull would share one
+// connection.
+func (c *certificates) read() (is *tls.Config, versions [3]int, err error) {
+	var texts [3][]byte
+	for i, file := range []*watched.File{c.pair[0], c.pair[1], c.clientCA} {
+		if file == nil {
+			continue
 		}
-		all = append(all, info)
+		var failed error
+		texts[i], versions[i], failed = file.Read()
+		err = errors.Join(err, failed)
 	}
-	return all
-}
-
-func sameFiles(before, after []os.FileInfo) bool {
-	for i, b := range before {
-		a := after[i]
-		switch {
-		case a == nil && b == nil:
-		case a == nil || b == nil || !os.SameFile(a, b) || a.Size() != b.Size() || !a.ModTime().Equal(b.ModTime()):
-			return false
-		}
+	if err != nil || versions == c.seen {
+		return nil, versions, err
 	}
-	return true
-}
-
-// readCertificates reads the files. Clients may show certificates, and need not. HTTP is 1.1: over HTTP/2 the layers of a pull would
-// share one connection.
-func readCertificates(files config.TLS) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+	pair, err := tls.X509KeyPair(texts[0], texts[1])
 	if err != nil {
-		return nil, fmt.Errorf("%s and %s: %w", files.CertFile, files.KeyFile, err)
+		return nil, versions, fmt.Errorf("%s and %s: %w", c.pair[0].Path(), c.pair[1].Path(), err)
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{pair}}
-	if files.ClientCAFile == "" {
-		return c, nil
+	is = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{pair}}
+	if c.clientCA == nil {
+		return is, versions, nil
 	}
-	text, err := os.ReadFile(files.ClientCAFile)
-	if err != nil {
-		return nil, err
+	is.ClientAuth, is.ClientCAs = tls.VerifyClientCertIfGiven, x509.NewCertPool()
+	if !is.ClientCAs.AppendCertsFromPEM(texts[2]) {
+		return nil, versions, fmt.Errorf("%s has no certificate", c.clientCA.Path())
 	}
-	c.ClientAuth, c.ClientCAs = tls.VerifyClientCertIfGiven, x509.NewCertPool()
-	if !c.ClientCAs.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s has no certificate", files.ClientCAFile)
-	}
-	return c, nil
+	return is, versions, nil
 }

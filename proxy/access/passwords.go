@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/entrepot/entrepot/upstream/watched"
 )
 
 const (
@@ -47,7 +48,7 @@ const (
 
 // Passwords are those of an htpasswd file, which is read again when it has changed. Its methods may be called concurrently.
 type Passwords struct {
-	path    string
+	file    *watched.File
 	changed func(error)
 	key     [32]byte // of the pairs that are remembered: what is in memory tells nobody anything
 	turns   chan struct{}
@@ -56,10 +57,10 @@ type Passwords struct {
 
 	roll atomic.Pointer[roll]
 
-	file sync.Mutex // held by who looks at the file, or reads it; nobody waits for it
+	looking sync.Mutex // held by who looks at the file; nobody waits for it
 	// guards following
-	stamp  stamp // of the file that roll is from, or that is no good
-	looked time.Time
+	version int // of the file that roll is from, or that is no good
+	looked  time.Time
 
 	mu sync.Mutex
 	// guards following
@@ -75,20 +76,6 @@ type roll struct {
 // pair is a keyed hash of a user, a password, and what it was compared with: in another file's light it is another.
 type pair [sha256.Size]byte
 
-// stamp tells one state of a file from another.
-type stamp struct {
-	modified time.Time
-	size     int64
-	file     os.FileInfo
-}
-
-func (s stamp) same(other stamp) bool {
-	if s.file == nil || other.file == nil {
-		return s.file == other.file
-	}
-	return s.modified.Equal(other.modified) && s.size == other.size && os.SameFile(s.file, other.file)
-}
-
 // OpenPasswords reads an htpasswd file: lines of a name, a colon, and a bcrypt hash, as htpasswd -B makes them; empty ones and
 // such as begin with # are left out. Whenever it has been read again, changed is told: by nil that the new passwords hold, or
 // why the old ones still do. It may be nil.
@@ -97,13 +84,13 @@ func OpenPasswords(path string, changed func(error)) (*Passwords, error) {
 		changed = func(error) {}
 	}
 	processors := runtime.GOMAXPROCS(0)
-	p := &Passwords{path: path, changed: changed, turns: make(chan struct{}, processors), queue: make(chan struct{}, maxWaiting*processors),
+	p := &Passwords{file: watched.New(path, maxFile), changed: changed, turns: make(chan struct{}, processors), queue: make(chan struct{}, maxWaiting*processors),
 		compare: bcrypt.CompareHashAndPassword, right: make(map[pair]time.Time), wrong: make(map[pair]time.Time)}
 	_, _ = rand.Read(p.key[:]) // never fails
-	p.file.Lock()
-	defer p.file.Unlock()
+	p.looking.Lock()
+	defer p.looking.Unlock()
 	p.looked = time.Now()
-	if err := p.readLocked(); err != nil {
+	if _, err := p.readLocked(); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -204,52 +191,35 @@ func (p *Passwords) remember(this pair, right bool) {
 
 // refresh reads the file again if it has changed. One that can't be read, or is no such file, leaves things as they are.
 func (p *Passwords) refresh() {
-	if !p.file.TryLock() {
+	if !p.looking.TryLock() {
 		return // somebody is at it
 	}
-	defer p.file.Unlock()
+	defer p.looking.Unlock()
 	now := time.Now()
 	if now.Sub(p.looked) < lookEvery {
 		return
 	}
 	p.looked = now
-	is, err := stampOf(p.path)
-	if is.same(p.stamp) {
-		return // what is wrong with it has been told
+	if changed, err := p.readLocked(); changed { // else what is wrong with it has been told
+		p.changed(err)
 	}
-	p.stamp = is
-	if err == nil {
-		err = p.readLocked()
-	}
-	p.changed(err)
 }
 
-// stampOf returns the zero stamp of what can't be looked at.
-func stampOf(path string) (stamp, error) {
-	info, err := os.Stat(path)
+func (p *Passwords) readLocked() (changed bool, err error) {
+	text, version, err := p.file.Read()
+	if version == p.version {
+		return false, err
+	}
+	p.version = version
 	if err != nil {
-		return stamp{}, err
-	}
-	return stamp{info.ModTime(), info.Size(), info}, nil
-}
-
-func (p *Passwords) readLocked() (err error) {
-	if p.stamp, err = stampOf(p.path); err != nil { // before it is read: what changes meanwhile is read again
-		return err
-	}
-	if p.stamp.size > maxFile {
-		return fmt.Errorf("%s: more than %d bytes", p.path, maxFile)
-	}
-	text, err := os.ReadFile(p.path)
-	if err != nil {
-		return err
+		return true, err
 	}
 	hashes, err := parse(text)
 	if err != nil {
-		return fmt.Errorf("%s: %w", p.path, err)
+		return true, fmt.Errorf("%s: %w", p.file.Path(), err)
 	}
 	p.roll.Store(&roll{hashes, slices.Sorted(maps.Keys(hashes))})
-	return nil
+	return true, nil
 }
 
 // parse reads an htpasswd file. Its errors name the line, and nothing that stands after the name.
