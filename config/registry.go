@@ -150,6 +150,11 @@ func (r *Registry) complete(name string) {
 	}
 }
 
+// Known reports whether an endpoint may show more than it shows to everybody: it is told who asks.
+func (r Registry) Known() bool {
+	return len(r.Credentials) > 0 || slices.ContainsFunc(r.Endpoints, func(e Endpoint) bool { return e.ClientCertFile != "" })
+}
+
 // trusts reports whether an endpoint is trusted.
 func (r *Registry) trusts() bool {
 	return slices.ContainsFunc(r.Endpoints, func(e Endpoint) bool { return e.Trusted })

@@ -71,6 +71,14 @@ func newAccounts(e *endpoint, logins []credential.Source) (all []*account) {
 	return all
 }
 
+// identity is what the account is asked as: nobody, or somebody of the operator's.
+func (a *account) identity() identity {
+	if a.number == 0 {
+		return nobody
+	}
+	return own
+}
+
 // id is unique within the registry.
 func (a *account) id() string { return strconv.Itoa(a.number) + " at " + a.endpoint.name }
 

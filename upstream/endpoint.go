@@ -96,6 +96,9 @@ func newEndpoints(given []Endpoint, logins []credential.Source) ([]*endpoint, er
 		if e.first = i == 0; e.first {
 			e.logins = newAccounts(e, logins)
 		}
+		if len(e.logins) == 0 && g.ClientCertFile != "" {
+			e.logins = newAccounts(e, []credential.Source{nil}) // who shows a certificate is somebody, by whatever name
+		}
 		all = append(all, e)
 	}
 	all[0].trusted = all[0].trusted || !trusted

@@ -98,7 +98,7 @@ func (r *Registry) isBack(ctx context.Context, e *endpoint, t traffic, sample qu
 // so is a 429, as asking on would only prolong that.
 func (r *Registry) greets(ctx context.Context, e *endpoint, at *url.URL) bool {
 	q := question{kind: kindProbe, method: http.MethodGet}
-	resp, err := r.send(ctx, q, e.roads.to(q.traffic(), originOf(at) == e.origin), at, originOf(at), "")
+	resp, err := r.send(ctx, q, e.roads.to(q.traffic(), e.way(at, own)), at, originOf(at), "")
 	if err != nil {
 		return false
 	}

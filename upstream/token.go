@@ -193,6 +193,7 @@ func (r *Registry) tokenFor(ctx context.Context, q question, key tokenKey, c cha
 		return token{}, r.failed(q, err)
 	}
 	key.account.endpoint.quotas.charge(key.account, small)
+	q.as = key.account.identity()
 	if who.IdentityToken != "" {
 		return r.fetchTokenByIdentity(ctx, key.account.endpoint, realm, c.service, key.repository, who)
 	}

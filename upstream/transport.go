@@ -35,8 +35,8 @@ const (
 // NoProxy is the Endpoint.Proxy that has none asked, whatever the environment says.
 func NoProxy(*http.Request) (*url.URL, error) { return nil, nil }
 
-// roads are an endpoint's ways out: for blobs and for all else, and of each one to its own origin and one to wherever that
-// leads. When one of the files changes that they were made of, they are made anew, and the old ones used to their end by
+// roads are an endpoint's ways out: for blobs and for all else, and of each one to its own origin, one that shows no client
+// certificate there, and one to wherever that leads. When one of the files changes that they were made of, they are made anew, and the old ones used to their end by
 // who is under way.
 type roads struct {
 	of      *endpoint
@@ -52,13 +52,14 @@ type roads struct {
 
 	mu sync.Mutex
 	// guards following
-	now *fourRoads
+	now *sixRoads
 }
 
-// fourRoads are what there is at a time.
-type fourRoads struct {
+// sixRoads are what there is at a time.
+type sixRoads struct {
 	versions [3]int        // of the files
 	home     twoTransports // the endpoint's own origin
+	stranger twoTransports // the same, without a client certificate
 	abroad   twoTransports
 }
 
@@ -170,8 +171,8 @@ func (r *roads) read() (contents [3][]byte, versions [3]int, err error) {
 }
 
 // build makes roads of what the files hold.
-func (r *roads) build(contents [3][]byte, versions [3]int) (*fourRoads, error) {
-	home, abroad := &tls.Config{InsecureSkipVerify: r.given.Insecure}, &tls.Config{}
+func (r *roads) build(contents [3][]byte, versions [3]int) (*sixRoads, error) {
+	home, stranger, abroad := &tls.Config{InsecureSkipVerify: r.given.Insecure}, &tls.Config{InsecureSkipVerify: r.given.Insecure}, &tls.Config{}
 	if r.files[0] != nil {
 		pool, err := x509.SystemCertPool()
 		if err != nil { // a system without any, as in small containers
@@ -180,7 +181,7 @@ func (r *roads) build(contents [3][]byte, versions [3]int) (*fourRoads, error) {
 		if !pool.AppendCertsFromPEM(contents[0]) {
 			return nil, fmt.Errorf("ca_file: %s holds no certificate in PEM form", r.given.CAFile)
 		}
-		home.RootCAs, abroad.RootCAs = pool, pool
+		home.RootCAs, stranger.RootCAs, abroad.RootCAs = pool, pool, pool
 	}
 	var pair tls.Certificate // without a certificate: none is shown
 	if r.files[1] != nil {
@@ -199,9 +200,10 @@ func (r *roads) build(contents [3][]byte, versions [3]int) (*fourRoads, error) {
 	if r.given.Dial != "" {
 		proxy = nil
 	}
-	return &fourRoads{
+	return &sixRoads{
 		versions: versions,
 		home:     r.transports(home, r.dial, proxy),
+		stranger: r.transports(stranger, r.dial, proxy),
 		abroad:   r.transports(abroad, r.dialer.DialContext, r.proxy),
 	}, nil
 }
@@ -235,7 +237,7 @@ func (r *roads) transports(c *tls.Config, dial func(context.Context, string, str
 }
 
 // current returns the roads that go by what the files hold now, or by what they held last if that is of no use now.
-func (r *roads) current() *fourRoads {
+func (r *roads) current() *sixRoads {
 	contents, versions, err := r.read()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -249,7 +251,7 @@ func (r *roads) current() *fourRoads {
 	if versions == old.versions {
 		return old
 	}
-	var fresh *fourRoads
+	var fresh *sixRoads
 	if err == nil {
 		fresh, err = r.build(contents, versions)
 	}
@@ -264,17 +266,35 @@ func (r *roads) current() *fourRoads {
 	return fresh
 }
 
-// to returns the road for some traffic: home, to the endpoint's own origin, or abroad.
-func (r *roads) to(t traffic, home bool) road {
-	two := r.current()
-	transports := two.abroad
-	if home {
-		transports = two.home
+// way is where a road leads, and as whom.
+type way int
+
+const (
+	home     way = iota // to the endpoint's own origin
+	stranger            // there too, by who shows no client certificate
+	away                // to wherever it leads: realms and storage hosts
+)
+
+// way is the way to a URL for who is asked as somebody. A client certificate is the operator's: nobody, and who a client says it
+// is, have none.
+func (e *endpoint) way(to *url.URL, as identity) way {
+	switch {
+	case originOf(to) != e.origin:
+		return away
+	case as == own:
+		return home
 	}
+	return stranger
+}
+
+// to returns the road for some traffic.
+func (r *roads) to(t traffic, w way) road {
+	roads := r.current()
+	transports := [...]twoTransports{home: roads.home, stranger: roads.stranger, away: roads.abroad}[w]
 	if t == blobs {
-		return road{transports.blobs, r.of, home}
+		return road{transports.blobs, r.of, w != away}
 	}
-	return road{transports.small, r.of, home}
+	return road{transports.small, r.of, w != away}
 }
 
 func (r *roads) closeIdle() {
@@ -283,8 +303,8 @@ func (r *roads) closeIdle() {
 	r.now.closeIdle()
 }
 
-func (f *fourRoads) closeIdle() {
-	for _, two := range []twoTransports{f.home, f.abroad} {
+func (f *sixRoads) closeIdle() {
+	for _, two := range []twoTransports{f.home, f.stranger, f.abroad} {
 		two.blobs.CloseIdleConnections()
 		two.small.CloseIdleConnections()
 	}

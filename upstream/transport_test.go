@@ -169,6 +169,30 @@ func TestClientCertificateIsShownAtHomeAlone(t *testing.T) {
 	}
 }
 
+func TestNobodyShowsNoCertificate(t *testing.T) {
+	a := newAuthority(t)
+	dir := t.TempDir()
+	e := Endpoint{CAFile: a.file(), ClientCertFile: dir + "/cert", ClientKeyFile: dir + "/key"}
+	a.client("mirror", e.ClientCertFile, e.ClientKeyFile)
+	asks := &tls.Config{Certificates: []tls.Certificate{a.server()}, ClientAuth: tls.RequestClientCert}
+	e.URL = listen(t, asks, func(rw http.ResponseWriter, req *http.Request) {
+		if len(req.TLS.PeerCertificates) == 0 {
+			status(401)(rw, req)
+			return
+		}
+		serveContent(rw, req)
+	})
+	r := reaching(t, e, Options{})
+	if _, _, err := r.Manifest(t.Context(), repo, "7", nil); err != nil {
+		t.Error(err)
+	}
+	for _, header := range []string{"", "Bearer of-a-client"} {
+		if failed := asError(t, r.Shows(t.Context(), repo, "manifests/7", header)); failed.Status != 401 {
+			t.Errorf("shown to who presents %q: %v", header, failed)
+		}
+	}
+}
+
 func TestFilesAreReadAgainWhenTheyChange(t *testing.T) {
 	one, two := newAuthority(t), newAuthority(t)
 	dir := t.TempDir()

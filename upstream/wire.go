@@ -112,12 +112,12 @@ func originOf(u *url.URL) origin {
 // what an endpoint's own origin is shown or allowed in TLS: who leads away and back again chooses the path that it
 // comes back to.
 func (r *Registry) follow(ctx context.Context, e *endpoint, q question, start *url.URL, authorization string) (*http.Response, error) {
-	at, home := start, originOf(start) == e.origin
+	at, way := start, e.way(start, q.as)
 	for hops := 0; ; hops++ {
 		if originOf(at) != originOf(start) {
-			authorization, home = "", false
+			authorization, way = "", away
 		}
-		resp, err := r.send(ctx, q, e.roads.to(q.traffic(), home), at, originOf(start), authorization)
+		resp, err := r.send(ctx, q, e.roads.to(q.traffic(), way), at, originOf(start), authorization)
 		if err != nil && originOf(at) != originOf(start) {
 			return nil, abroad{err}
 		}

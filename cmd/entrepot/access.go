@@ -74,7 +74,7 @@ func policy(started, c *config.Config, open *access.Passwords) *access.Policy {
 	}
 	for name, registry := range started.Registries {
 		p.Registries[name] = access.Registry{
-			Credentials: len(registry.Credentials) > 0,
+			Credentials: registry.Known(),
 			Exposed:     func(repository string) bool { return c.Exposed(name, repository) },
 			Client:      c.Registries[name].Authorization == "client",
 		}
