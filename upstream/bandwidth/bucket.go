@@ -59,8 +59,8 @@ func (b *bucket) limit() rate.Limit {
 	return rate.Limit(b.rate)
 }
 
-// set changes the rate from now on. What is there, and what is owed, stays within the bounds of the new rate; what comes after
-// none begins with a full bucket.
+// set changes the rate from now on. What is there, and what is owed, stays within the bounds of the new rate; after none, nothing
+// is there.
 func (b *bucket) set(now time.Time, bytesPerSecond int64) {
 	was := b.rate
 	if was > 0 {
@@ -72,6 +72,7 @@ func (b *bucket) set(now time.Time, bytesPerSecond int64) {
 		b.tokens, b.owed = nil, 0
 	case was == 0:
 		b.tokens = rate.NewLimiter(b.limit(), b.room())
+		b.take(now, b.room())
 	default:
 		b.tokens.SetBurstAt(now, b.room()) // at the old rate until now
 		b.owe(now, 0)

@@ -57,6 +57,9 @@ type waiter struct {
 func NewLine(bytesPerSecond int64) *Line {
 	l := &Line{flows: make(map[Flow]*flow)}
 	l.SetRate(bytesPerSecond)
+	if l.bucket.rate > 0 { // nothing has passed yet
+		l.bucket.put(time.Now(), l.bucket.room())
+	}
 	return l
 }
 
