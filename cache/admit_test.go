@@ -57,7 +57,8 @@ func (j *judge) Shows(ctx context.Context, repository, resource, authorization s
 	return e
 }
 
-func (j *judge) Down() bool { return false }
+func (j *judge) Down() bool      { return false }
+func (j *judge) BlobsDown() bool { return false }
 
 func (j *judge) says(status int) {
 	j.mu.Lock()

@@ -243,3 +243,18 @@ func (r *reader) expectFresh(tag string) {
 		r.t.Errorf("%s: %v", tag, how)
 	}
 }
+
+// TestManifestIsRefusedWhereBlobsCantBeHad: manifests go on being served by upstream, which its blobs' storage is gone behind.
+func TestManifestIsRefusedWhereBlobsCantBeHad(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, s *shelf, r *reader, _, image ocispec.Descriptor) {
+		r.get(image)
+		s.blobless.Store(true)
+		if _, err := r.Manifest(t.Context(), testRepo, Reference{Digest: image.Digest}, Accept{}, false); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%v", err)
+		}
+		s.blobless.Store(false)
+		if got := r.get(image); got != Hit {
+			t.Errorf("%v", got)
+		}
+	})
+}

@@ -37,7 +37,8 @@ func (u *blobs) OpenBlob(_ context.Context, req upstream.BlobRequest) (*upstream
 		Endpoint: "here"}, nil
 }
 
-func (u *blobs) Down() bool { return false }
+func (u *blobs) Down() bool      { return false }
+func (u *blobs) BlobsDown() bool { return false }
 
 func (u *blobs) Distrust(endpoint string) {
 	u.mu.Lock()

@@ -15,10 +15,10 @@ const probePatience = 5 * time.Second
 // their like choose between mirrors with the manifest, and have no way back when a blob fails later. If content is
 // missing, upstream must be reachable; if not, the error is ErrUnavailable.
 func (c *Cache) servable(ctx context.Context, r *remote, repo Repository, m *Manifest) error {
-	if r.answeredJustNow() {
+	down := r.BlobsDown() || r.Down()
+	if !down && r.answeredJustNow() {
 		return nil // then it does not matter whether anything is missing, and to find out takes a system call for what is
 	}
-	down := r.Down()
 	if !down {
 		// The table of what is kept will do: if a file of it was deleted behind our back, upstream has it. During an outage
 		// only the files count; and of what is not in the table there may be a file all the same.

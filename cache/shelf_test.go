@@ -35,7 +35,7 @@ type shelf struct {
 	bodies  chan struct{}          // bodies of blobs wait for it; nil: they don't
 	waiting map[string]func() bool // by the name of a blob: whether anybody waits for it
 
-	down atomic.Bool
+	down, blobless atomic.Bool
 }
 
 // stalled is a body that waits before each read.
@@ -82,7 +82,8 @@ func (s *shelf) ask(ctx context.Context, method, reference string) (item, error)
 	return is, nil
 }
 
-func (s *shelf) Down() bool { return s.down.Load() }
+func (s *shelf) Down() bool      { return s.down.Load() }
+func (s *shelf) BlobsDown() bool { return s.blobless.Load() }
 
 func (s *shelf) Resolve(ctx context.Context, _, reference string, _ []string) (ocispec.Descriptor, error) {
 	is, err := s.ask(ctx, "HEAD", reference)

@@ -33,6 +33,8 @@ type Upstream interface {
 	List(ctx context.Context, repository, resource string, query url.Values) (http.Header, []byte, error)
 	// Down reports whether Resolve and Manifest would fail at once, because there is nobody to ask.
 	Down() bool
+	// BlobsDown reports the same of OpenBlob.
+	BlobsDown() bool
 	// Shows asks whether a resource is shown to nobody in particular, or to who presents that Authorization header: nil if it is.
 	Shows(ctx context.Context, repository, resource, authorization string) error
 	// Challenge is what the registry asks of a client, as the value of a WWW-Authenticate header; "": nothing.

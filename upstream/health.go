@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -258,15 +259,17 @@ func (r *Registry) named(e *endpoint, realm origin) {
 // Down reports whether nobody can be asked what a tag names: the registry is offline, or each endpoint that may say so is known not
 // to be there. Then what would have to be asked fails at once.
 func (r *Registry) Down() bool {
-	if r.offline.Load() {
-		return true
-	}
-	for _, e := range r.endpoints {
-		if e.trusted && e.health[small].door.isShut() == nil {
-			return false
-		}
-	}
-	return true
+	return r.shut(small, func(e *endpoint) bool { return e.trusted })
+}
+
+// BlobsDown reports whether nobody can be asked for blobs.
+func (r *Registry) BlobsDown() bool {
+	return r.shut(blobs, func(*endpoint) bool { return true })
+}
+
+// shut reports whether none of the endpoints that count can be asked for some traffic.
+func (r *Registry) shut(t traffic, counts func(*endpoint) bool) bool {
+	return r.offline.Load() || !slices.ContainsFunc(r.endpoints, func(e *endpoint) bool { return counts(e) && e.health[t].door.isShut() == nil })
 }
 
 // SetOffline says whether nobody is to be asked for anything: all that would go on the wire then fails with ErrOffline. What is on
