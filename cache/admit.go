@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/entrepot/entrepot/upstream"
 )
 
@@ -141,10 +143,10 @@ func (c *Cache) ask(ctx context.Context, r *remote, repo Repository, who asker, 
 	if known, ok, err := c.admitted(repo, who, subject); err != nil || ok && c.lasts(known) {
 		return errors.Join(err, known.err) // a flight that ended since the caller looked has asked
 	}
-	err := r.Shows(ctx, repo.Name, subject, authorization)
+	err := c.shows(ctx, r, repo, subject, authorization)
 	if tag, isTag := strings.CutPrefix(subject, "manifests/"); isTag && isAbsent(err) {
 		if rec, known := c.index.Tag(repo, tag); known { // deleted, maybe: what it named tells as well whether the repository is shown
-			if r.Shows(ctx, repo.Name, "manifests/"+rec.Manifest.Digest.String(), authorization) == nil {
+			if c.shows(ctx, r, repo, "manifests/"+rec.Manifest.Digest.String(), authorization) == nil {
 				err = nil
 			}
 		}
@@ -176,6 +178,23 @@ func (c *Cache) ask(ctx context.Context, r *remote, repo Repository, who asker, 
 		c.logged(c.index.SetPublic(repo, part, now))
 	}
 	return err
+}
+
+// errUnlike says that upstream's answer is not about the content that is known by the digest.
+var errUnlike = errors.New("upstream's answer has another size than the content")
+
+// shows asks upstream. What it shows must be what is known by that digest, as far as can be told by its size.
+func (c *Cache) shows(ctx context.Context, r *remote, repo Repository, subject, authorization string) error {
+	size, err := r.Shows(ctx, repo.Name, subject, authorization)
+	_, name, _ := strings.Cut(subject, "/")
+	d, isDigest := digest.Parse(name)
+	if err != nil || isDigest != nil {
+		return err
+	}
+	if m, known := c.index.Member(repo, d); known && m.Confirmed && m.Size > 0 && size >= 0 && m.Size != size {
+		return errUnlike
+	}
+	return nil
 }
 
 // Challenge returns what a registry asks of a client that wants to pull from a repository, as the value of a WWW-Authenticate

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -27,12 +28,13 @@ type judge struct {
 	mu sync.Mutex
 	// guards following
 	status int             // 0: shown
+	size   int64           // stated of what is shown; 0: none is
 	absent map[string]bool // resources that are not there
 	asked  []string        // "resource as header"
 	hold   chan struct{}   // answers wait for it, if there is one
 }
 
-func (j *judge) Shows(ctx context.Context, repository, resource, authorization string) error {
+func (j *judge) Shows(ctx context.Context, repository, resource, authorization string) (int64, error) {
 	j.mu.Lock()
 	j.asked = append(j.asked, resource+" as "+authorization)
 	status, hold := j.status, j.hold
@@ -44,17 +46,17 @@ func (j *judge) Shows(ctx context.Context, repository, resource, authorization s
 		select {
 		case <-hold:
 		case <-ctx.Done():
-			return ctx.Err()
+			return -1, ctx.Err()
 		}
 	}
 	if status == 0 {
-		return nil
+		return cmp.Or(j.size, -1), nil
 	}
 	e := &upstream.Error{Registry: "docker.io", Op: "HEAD " + resource, Status: status}
 	if status < 0 {
 		e.Status, e.Err = 0, errors.New("no answer")
 	}
-	return e
+	return -1, e
 }
 
 func (j *judge) Down() bool      { return false }
@@ -397,4 +399,19 @@ func TestAdmissionsAreBounded(t *testing.T) {
 	if n := len(a.known); n > maxAdmissions || n < maxAdmissions*7/8 {
 		t.Errorf("%d verdicts", n)
 	}
+}
+
+// TestWhatIsShownIsWhatIsKnown: a front answers everything with something of its own; that is no word on who may have the content.
+func TestWhatIsShownIsWhatIsKnown(t *testing.T) {
+	c := newCourt(t)
+	d := digest.FromString("layer")
+	if err := c.index.Confirm(corpApp, d, index.Member{MediaType: blobType, Size: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{5, 999} {
+		c.j.size = size
+		c.expect("blobs/"+d.String(), "", "unavailable", "blobs/"+d.String()+" as ")
+	}
+	c.j.size = 1000
+	c.expect("blobs/"+d.String(), "", "", "blobs/"+d.String()+" as ")
 }

@@ -36,7 +36,8 @@ type Upstream interface {
 	// BlobsDown reports the same of OpenBlob.
 	BlobsDown() bool
 	// Shows asks whether a resource is shown to nobody in particular, or to who presents that Authorization header: nil if it is.
-	Shows(ctx context.Context, repository, resource, authorization string) error
+	// Size is the size of a manifest or blob, -1 if that was not stated.
+	Shows(ctx context.Context, repository, resource, authorization string) (size int64, err error)
 	// Challenge is what the registry asks of a client, as the value of a WWW-Authenticate header; "": nothing.
 	Challenge(ctx context.Context, repository string) (string, error)
 }
@@ -271,8 +272,8 @@ func (r *remote) List(ctx context.Context, repository, resource string, query ur
 }
 
 // Shows notes answers alone: it asks one endpoint, and others may be there.
-func (r *remote) Shows(ctx context.Context, repository, resource, authorization string) error {
-	err := r.Upstream.Shows(ctx, repository, resource, authorization)
+func (r *remote) Shows(ctx context.Context, repository, resource, authorization string) (size int64, err error) {
+	size, err = r.Upstream.Shows(ctx, repository, resource, authorization)
 	r.noteAnswer(err)
-	return err
+	return size, err
 }

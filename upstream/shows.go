@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -15,28 +16,40 @@ import (
 // Shows asks the first endpoint, the one that may know us, whether it shows a resource of a repository to nobody in particular,
 // or to who presents an Authorization header: "manifests/" and a tag or digest, "blobs/" and a digest, or "tags/list". It asks
 // by HEAD, which is free where pulls are counted; for a list, which has no HEAD, by GET of its shortest page; and by GET too
-// where HEAD is not known. Nil says that it does. The error is of type *Error; Answered tells a refusal from having no answer.
+// where HEAD is not known. Nil says that it does, and shows it: who gets the answer of a front that is out of order, in place of
+// a registry's, is told that there is none. Size is what the answer states, -1 if nothing. The error is of type *Error; Answered
+// tells a refusal from having no answer.
 //
 // Our own credentials are not used, and the tokens that are fetched for nobody open what they open to anybody.
-func (r *Registry) Shows(ctx context.Context, repository, resource, authorization string) error {
+func (r *Registry) Shows(ctx context.Context, repository, resource, authorization string) (size int64, err error) {
 	q, query, err := showing(repository, resource)
 	if err != nil {
-		return r.failed(q, err)
+		return -1, r.failed(q, err)
 	}
 	q.first, q.as = true, nobody
 	if authorization != "" {
 		q.as = presented(authorization)
 	}
-	return r.inTurn(ctx, q, func(e *endpoint, q question) error {
-		err := r.whole(ctx, e, q, repository, resource, query, q.shown)
+	_, name, _ := strings.Cut(resource, "/")
+	asked, err := digest.Parse(name)
+	if err != nil {
+		asked = "" // a tag
+	}
+	check := func(resp *http.Response, body []byte) error {
+		size = resp.ContentLength
+		return q.shown(resp, body, asked)
+	}
+	err = r.inTurn(ctx, q, func(e *endpoint, q question) error {
+		err := r.whole(ctx, e, q, repository, resource, query, check)
 		switch {
 		case q.traffic() == blobs && (headRefused(err) || storageRefused(err)):
-			_, err = r.statByGet(ctx, e, q)
+			size, err = r.statByGet(ctx, e, q)
 		case headRefused(err):
-			err = r.whole(ctx, e, q.byGet(), repository, resource, query, q.shown)
+			err = r.whole(ctx, e, q.byGet(), repository, resource, query, check)
 		}
 		return err
 	})
+	return size, err
 }
 
 // showing is the question whether a resource is shown, and its query.
@@ -70,18 +83,38 @@ var anyManifest = []string{
 	"application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json", "*/*",
 }
 
-// shown refuses what is no registry's answer, such as the page on which to log in.
-func (q question) shown(resp *http.Response, body []byte) error {
+// shown refuses what is no registry's answer, such as a page on which to log in, or what a front says to everything. It is an
+// answer if it states the digest, or has the form of what was asked for.
+func (q question) shown(resp *http.Response, body []byte, asked digest.Digest) error {
 	stated, err := mediaType(resp)
+	if err != nil {
+		return err
+	}
+	if q.kind == kindList {
+		return listed("tags/list", body)
+	}
+	d, err := statedDigest(resp, asked)
 	switch {
 	case err != nil:
 		return err
+	case resp.ContentLength == 0:
+		return errors.New("an answer without content")
 	case q.kind == kindManifest && stated == "":
 		return errors.New("manifest without a media type")
-	case q.kind == kindList:
-		return listed("tags/list", body)
+	case d != "":
+		return nil
+	case q.kind == kindManifest && !slices.Contains(anyManifest, stated):
+		return errors.New("an answer that is no manifest's")
+	case q.kind == kindBlob && (resp.ContentLength < 0 || isPage(stated)):
+		return errors.New("an answer that is no blob's")
 	}
 	return nil
+}
+
+// isPage reports whether a media type is that of what fronts answer with in place of what was asked for.
+func isPage(mediaType string) bool {
+	of, _, _ := strings.Cut(strings.ToLower(mediaType), "/")
+	return of == "text" || slices.Contains([]string{"application/json", "application/problem+json", "application/xml"}, strings.ToLower(mediaType))
 }
 
 // storageRefused reports whether an error is the refusal of a host that the registry led to: signatures may be for GET alone.

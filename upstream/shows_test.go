@@ -32,6 +32,12 @@ func TestShowsAsksAsNobody(t *testing.T) {
 		{"out of order", "manifests/7", status(503), "", 503, false},
 		{"a page to log in", "manifests/7", answer(200, []byte("<html>"), "Content-Type", "text/html"), "", 200, false},
 		{"no manifest", "manifests/7", untyped, "", 200, false},
+		{"a front's word", "manifests/7", answer(200, []byte("hello"), "Content-Type", "text/plain"), "", 200, false},
+		{"a front's document", "manifests/7", answer(200, []byte("{}"), "Content-Type", "application/json"), "", 200, false},
+		{"a front's word for a blob", "blobs/" + contentDigest.String(), answer(200, []byte("hello"), "Content-Type", "text/plain"), "", 200, false},
+		{"a front's document for a blob", "blobs/" + contentDigest.String(), answer(200, []byte("{}"), "Content-Type", "application/json"), "", 200, false},
+		{"nothing for a blob", "blobs/" + contentDigest.String(), answer(200, nil, "Content-Type", "application/octet-stream"), "", 200, false},
+		{"another digest", "blobs/" + contentDigest.String(), answer(200, content, "Docker-Content-Digest", digest.FromString("other").String()), "", 200, false},
 		{"a list of nothing", "tags/list", answer(200, []byte(`{}`)), "GET tags/list?n=1", 200, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -44,7 +50,7 @@ func TestShowsAsksAsNobody(t *testing.T) {
 			})
 			w.serve("https://other.test", serveContent)
 			r := w.registry(Options{Logins: asUser}, "https://registry.test", "https://other.test")
-			err := r.Shows(t.Context(), repo, tt.resource, "")
+			_, err := r.Shows(t.Context(), repo, tt.resource, "")
 			if tt.status == 0 && err != nil {
 				t.Fatal(err)
 			}
@@ -73,7 +79,7 @@ func TestShowsFetchesATokenForNobody(t *testing.T) {
 	if _, err := r.Resolve(t.Context(), repo, "7", nil); err != nil { // by a token of the login's
 		t.Fatal(err)
 	}
-	if err := r.Shows(t.Context(), repo, "manifests/7", ""); err != nil {
+	if _, err := r.Shows(t.Context(), repo, "manifests/7", ""); err != nil {
 		t.Fatal(err)
 	}
 	var authorizations []string
@@ -114,7 +120,7 @@ func TestShowsFollowsBlobs(t *testing.T) {
 				http.Redirect(rw, req, "https://storage.test/x?signature=s", http.StatusTemporaryRedirect)
 			})
 			w.serve("https://storage.test", tt.storage)
-			err := w.registry(Options{}, "https://registry.test").Shows(t.Context(), repo, "blobs/"+d.String(), "")
+			_, err := w.registry(Options{}, "https://registry.test").Shows(t.Context(), repo, "blobs/"+d.String(), "")
 			if shown := err == nil; shown != tt.shown {
 				t.Errorf("%v", err)
 			}
@@ -158,7 +164,7 @@ func TestPresentedGoesToTheFirstEndpointAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	stream.Close()
-	if err := r.Shows(t.Context(), repo, "manifests/7", header); asError(t, err).Status != 404 {
+	if _, err := r.Shows(t.Context(), repo, "manifests/7", header); asError(t, err).Status != 404 {
 		t.Error(err)
 	}
 	if w.count("other.test") != 1 || w.count("storage.test") != 1 {
@@ -247,7 +253,7 @@ func TestRefusalHoldsTheChallenge(t *testing.T) {
 		rw.Header().Add("WWW-Authenticate", given)
 		status(401)(rw, req)
 	})
-	err := w.registry(Options{}, "https://registry.test").Shows(t.Context(), repo, "manifests/7", "Bearer old")
+	_, err := w.registry(Options{}, "https://registry.test").Shows(t.Context(), repo, "manifests/7", "Bearer old")
 	if e := asError(t, err); e.Challenge != given || strings.Contains(e.Error(), "old") {
 		t.Errorf("%q, %v", e.Challenge, e)
 	}

@@ -187,8 +187,8 @@ func TestNobodyShowsNoCertificate(t *testing.T) {
 		t.Error(err)
 	}
 	for _, header := range []string{"", "Bearer of-a-client"} {
-		if failed := asError(t, r.Shows(t.Context(), repo, "manifests/7", header)); failed.Status != 401 {
-			t.Errorf("shown to who presents %q: %v", header, failed)
+		if _, err := r.Shows(t.Context(), repo, "manifests/7", header); asError(t, err).Status != 401 {
+			t.Errorf("shown to who presents %q: %v", header, err)
 		}
 	}
 }
