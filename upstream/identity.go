@@ -16,7 +16,7 @@ import (
 // identity token is a password and must be in no URL. Its errors are of type *Error.
 func (r *Registry) fetchTokenByIdentity(ctx context.Context, e *endpoint, realm *url.URL, service, repository string, who credential.Login) (token, error) {
 	q := question{kind: kindToken, method: http.MethodPost, accept: []string{"application/json"},
-		op: "POST token for " + repository + " from " + printable(realm.Host, maxMessage)}
+		op: "POST token for " + repository + " from " + printable(realm.Host, maxMessage), realm: realm}
 	q.form = url.Values{
 		"grant_type":    {"refresh_token"},
 		"refresh_token": {who.IdentityToken},
@@ -32,17 +32,16 @@ func (r *Registry) fetchTokenByIdentity(ctx context.Context, e *endpoint, realm 
 	return t, err
 }
 
-// tokenAnswer asks the token server that an endpoint names, and reads the token off its answer.
-func (r *Registry) tokenAnswer(ctx context.Context, e *endpoint, q question, realm *url.URL, authorization string) (token, error) {
+// tokenAnswer asks the token server that an endpoint names q at a URL of it, and reads the token off its answer.
+func (r *Registry) tokenAnswer(ctx context.Context, e *endpoint, q question, to *url.URL, authorization string) (token, error) {
 	sent := time.Now()
-	q.realm = realm
-	r.named(e, originOf(realm))
-	resp, err := r.ask(ctx, e, q, realm, authorization)
+	r.named(e, originOf(to))
+	resp, err := r.ask(ctx, e, q, to, authorization)
 	if err != nil {
 		return token{}, r.failed(q, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return token{}, r.refusal(q, resp, originOf(realm))
+		return token{}, r.refusal(q, resp, originOf(to))
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxTokenAnswer+1))

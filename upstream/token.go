@@ -198,6 +198,8 @@ func (r *Registry) tokenFor(ctx context.Context, q question, key tokenKey, c cha
 		return r.fetchTokenByIdentity(ctx, key.account.endpoint, realm, c.service, key.repository, who)
 	}
 	q.op += " from " + printable(realm.Host, maxMessage)
+	named := *realm // what it is probed at: that of one repository may fail for good while all others are served
+	q.realm = &named
 	query := realm.Query()
 	if c.service != "" {
 		query.Set("service", c.service)
