@@ -45,7 +45,8 @@ const (
 // this request for all that is known; and content that breaks off tells of a connection.
 type health struct {
 	door           door
-	faults, absent int // in a row, by weight: all, and those of who is not there
+	faults, absent int   // in a row, by weight: all, and those of who is not there
+	why            error // of the latest absence
 	fell, rose     time.Time
 	pause          time.Duration      // the latest before a probe
 	endProbe       context.CancelFunc // while it is down
@@ -110,7 +111,7 @@ func (r *Registry) silence(ctx context.Context, e *endpoint, q question, since t
 		return
 	}
 	concerned := []traffic{q.traffic()}
-	if _, elsewhere := errors.AsType[abroad](err); !elsewhere && q.traffic() != realms {
+	if _, q.elsewhere = errors.AsType[abroad](err); !q.elsewhere && q.traffic() != realms {
 		concerned = []traffic{small, blobs}
 	}
 	r.fault(e, fault{q: q, since: since, weight: downAt, absent: true, cause: err}, concerned...)
@@ -139,7 +140,7 @@ func isFault(ctx context.Context, since time.Time) bool {
 }
 
 // fault counts a fault of an endpoint with some traffic. The one that brings it down starts its probe, for what was asked for
-// then; the one that shows that it is not there shuts its door.
+// then; silence shuts its door, and so does what a gateway says of it, once its probe is told the like.
 //
 // There is one probe of an endpoint's traffic at most: only a fall starts one, and between two falls there was a recovery,
 // which cancels the earlier under the same lock that the later is made under. And there is one as long as the door is shut:
@@ -186,8 +187,8 @@ func (h *health) failed(f fault) (falls bool) {
 	h.faults = min(h.faults+f.weight, downAt)
 	if !f.absent {
 		h.absent = 0
-	} else if h.absent = min(h.absent+f.weight, downAt); h.absent == downAt {
-		h.door.shutFor(bare(f.cause), f.since)
+	} else if h.absent, h.why = min(h.absent+f.weight, downAt), bare(f.cause); f.weight == downAt {
+		h.door.shutFor(h.why, f.since)
 	}
 	if falls {
 		h.fell = time.Now()
@@ -222,6 +223,32 @@ func (e *endpoint) well(t traffic, since time.Time) (risen []traffic) {
 		e.hurryLocked()
 	}
 	return risen
+}
+
+// missed notes that a probe begun at since failed. What a gateway has said of others may have been about what they asked for; now
+// it is known to be about the endpoint, and shuts its door.
+func (e *endpoint) missed(t traffic, since time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if h := &e.health[t]; h.down() && h.absent == downAt {
+		h.door.shutFor(h.why, since)
+	}
+}
+
+// greeted notes that an endpoint is there, which is down nevertheless for some traffic: it is asked, though after all others.
+func (e *endpoint) greeted(t traffic) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := &e.health[t]
+	h.absent = 0
+	h.door.open()
+}
+
+// gone reports whether an endpoint is taken not to be there at all.
+func (e *endpoint) gone(t traffic) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.health[t].absent == downAt
 }
 
 // rise notes that all is well, and reports whether it was not.

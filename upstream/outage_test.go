@@ -175,8 +175,8 @@ func TestPromiseRecoveryIsNoStampede(t *testing.T) {
 		for range downAt {
 			r.Manifest(t.Context(), repo, "7", nil)
 		}
-		if !r.Down() {
-			t.Fatal("503 again and again is somebody who is there")
+		if pause(t.Context(), firstProbe); !r.Down() {
+			t.Fatal("503 again and again, to a probe too, is somebody who is there")
 		}
 		mended.Store(true)
 		for r.Down() {

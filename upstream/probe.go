@@ -48,6 +48,9 @@ func (r *Registry) probe(ctx context.Context, e *endpoint, t traffic, sample que
 			r.revive(e, t, since)
 			return
 		}
+		if !hurried {
+			e.missed(t, since)
+		}
 	}
 }
 
@@ -86,6 +89,10 @@ func (r *Registry) isBack(ctx context.Context, e *endpoint, t traffic, sample qu
 	defer cancel()
 	switch {
 	case t == blobs && sample.blob != blobName{}:
+		// The sample may be rotten there for good. That is no reason to have nobody ask for any other.
+		if !sample.elsewhere && e.gone(t) && r.greets(ctx, e, e.url.JoinPath("v2/")) {
+			e.greeted(t)
+		}
 		return r.brings(ctx, e, sample.blob)
 	case t == realms:
 		return r.greets(ctx, e, sample.realm)

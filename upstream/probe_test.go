@@ -138,7 +138,7 @@ func TestWhatAnswerForABlobBringsBlobsUp(t *testing.T) {
 				if r.Endpoints()[0].Up != tt.up {
 					t.Errorf("up %t, want %t", !tt.up, tt.up)
 				}
-				if n := len(probes(w)); n != 0 {
+				if n := len(probes(w)); n > 1 { // one, by which the door is opened to other blobs
 					t.Errorf("%d requests for /v2/", n)
 				}
 			})

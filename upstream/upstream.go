@@ -9,8 +9,8 @@
 //     answers for manifests may have lost the disk behind its blobs, or the server that gives its tokens. One that is down for
 //     the one or the other is asked for that after all that are up, and probed behind the scenes, by a request of the same
 //     sort, until it is back; one whose bytes did not match a digest is asked for blobs last, for a while.
-//   - One that is not there at all, being silent or hidden by a gateway's 502, 503 or 504 again and again, is not asked: its door
-//     is shut, what would pass it fails at once (ErrDown), and the probe opens it. Where it is not known whether somebody is
+//   - One that is not there at all, being silent or hidden by a gateway's 502, 503 or 504 again and again, and from a probe too, is
+//     not asked: its door is shut, what would pass it fails at once (ErrDown), and the probe opens it. Where it is not known whether somebody is
 //     there, a few requests find out and the others wait for them. So an outage costs few connections however many ask, and
 //     nobody a time-out once it has been noticed; and a recovery is not met by all at once, see door.go.
 //   - Only further connections for a blob, which can be done without, are denied already where an endpoint is in any trouble,

@@ -51,11 +51,12 @@ type question struct {
 	offset int64 // of a blob
 	length int64 // of a blob, from offset on; 0 or less: up to the end
 
-	byDigest bool     // the same wherever it is found
-	realm    *url.URL // the token server's URL that a token is asked for at; nil: none is
-	blob     blobName // the blob that is asked for; zero: none is
-	further  bool     // for a blob that others bring already
-	ifRange  string   // the entity tag that a part of a blob must be of; "": any
+	byDigest  bool     // the same wherever it is found
+	realm     *url.URL // the token server's URL that a token is asked for at; nil: none is
+	blob      blobName // the blob that is asked for; zero: none is
+	further   bool     // for a blob that others bring already
+	elsewhere bool     // of a probe's: where a redirect led to there was nobody
+	ifRange   string   // the entity tag that a part of a blob must be of; "": any
 
 	// form is what is posted. It holds secrets, and so goes nowhere but where it is sent first.
 	form url.Values
