@@ -64,8 +64,10 @@ func TestPromiseUncachedIsRefusedAtOnceWhileUpstreamIsDown(t *testing.T) {
 		refuse(w, 503, "UNAVAILABLE", "maintenance")
 		return true
 	})
-	for range 3 { // it is not known to be down yet
-		m.get(manifestPath("a", "2"), acceptAll())
+	for _, up := range m.ups {
+		for !up.Down() { // which it is known to be once a probe has met the like
+			m.get(manifestPath("a", "2"), acceptAll())
+		}
 	}
 	u.forget()
 	for range 20 {
