@@ -23,8 +23,10 @@ package cache
 
 import (
 	"context"
-	_ "crypto/sha256" // the algorithms that digests may name
+	"crypto/hmac"
+	"crypto/sha256" // as the next, one of the algorithms that digests may name
 	_ "crypto/sha512"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -306,8 +308,20 @@ func (c *Cache) remote(repo Repository) (*remote, error) {
 }
 
 // share runs work once for all who ask under the same key at the same time, on a context that no asker's leaving ends, and
-// returns its result to each. led tells whether this call was the one that ran it. What its client has presented goes with it.
+// returns its result to each. led tells whether this call was the one that ran it. What its client has presented goes with it; and
+// what that one is refused for it is asked for again by those who have presented something else.
 func share[T any](ctx context.Context, c *Cache, key string, work func(context.Context) (T, error)) (v T, led bool, err error) {
+	v, led, err = shareAs(ctx, c, key, work)
+	as := upstream.PresentedIn(ctx)
+	if led || as == (upstream.Presented{}) || !isAnswer(err) {
+		return v, led, err
+	}
+	who := as.Sum(hmac.New(sha256.New, c.admissions.key[:]))
+	return shareAs(ctx, c, key+" as "+hex.EncodeToString(who), work)
+}
+
+// shareAs is share, whoever it is that runs work.
+func shareAs[T any](ctx context.Context, c *Cache, key string, work func(context.Context) (T, error)) (v T, led bool, err error) {
 	type answer struct {
 		v   T
 		err error

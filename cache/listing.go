@@ -59,7 +59,7 @@ func (c *Cache) List(ctx context.Context, repo Repository, resource string, quer
 func (c *Cache) fetchListing(ctx context.Context, r *remote, repo Repository, resource, name string, query url.Values) (index.Listing, error) {
 	header, body, err := r.List(ctx, repo.Name, resource, query)
 	if err != nil {
-		if isAnswer(err) {
+		if isForAll(ctx, err) {
 			c.logged(c.index.DeleteListing(repo, name))
 		}
 		return index.Listing{}, err

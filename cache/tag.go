@@ -154,7 +154,7 @@ func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag st
 			defer r.check()()
 		}
 		f, err := c.askTag(ctx, r, repo, tag, old, known, fetch)
-		if isAnswer(err) {
+		if isForAll(ctx, err) {
 			c.refused(repo, tag, known, err)
 		}
 		if err != nil {

@@ -48,6 +48,11 @@ func isAnswer(err error) bool {
 	return errors.As(err, &a) && a.Answered()
 }
 
+// isForAll reports whether the error is upstream's definite answer, and about more than what one client has presented.
+func isForAll(ctx context.Context, err error) bool {
+	return isAbsence(err) || isAnswer(err) && upstream.PresentedIn(ctx) == (upstream.Presented{})
+}
+
 // isFinal reports whether to ask again is in vain: upstream has answered, or is not to be asked. One that is down may be back
 // soon, for a transfer that is under way.
 func isFinal(err error) bool { return isAnswer(err) || errors.Is(err, upstream.ErrOffline) }

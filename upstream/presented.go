@@ -1,6 +1,10 @@
 package upstream
 
-import "context"
+import (
+	"context"
+	"hash"
+	"io"
+)
 
 // Presented is an Authorization header that a client has presented. However it is printed, the header is not. The zero value is
 // none.
@@ -29,6 +33,15 @@ func (p Presented) In(ctx context.Context) context.Context {
 		return ctx
 	}
 	return context.WithValue(ctx, presentedKey{}, p)
+}
+
+// Sum is what the header comes to by a hash, which should be keyed; nil: there is none.
+func (p Presented) Sum(h hash.Hash) []byte {
+	if p.header == nil {
+		return nil
+	}
+	_, _ = io.WriteString(h, *p.header) // never fails
+	return h.Sum(nil)
 }
 
 // String tells whether there is a header.
