@@ -27,7 +27,11 @@ func (c *Cache) manifestByTag(ctx context.Context, r *remote, repo Repository, t
 		}
 		return c.checked(ctx, r, repo, tag, accept, found, led, Miss, headOnly)
 	}
-	found, led, err := c.checkWhileStale(ctx, r, repo, tag, !headOnly)
+	check := c.checkWhileStale
+	if !c.here(rec.Manifest.Digest) {
+		check = c.checkTag // there is nothing to serve in its place
+	}
+	found, led, err := check(ctx, r, repo, tag, !headOnly)
 	switch {
 	case err == nil && found.rec.Manifest.Digest == rec.Manifest.Digest:
 		return c.checked(ctx, r, repo, tag, accept, found, led, Revalidated, headOnly)
@@ -150,10 +154,12 @@ func (c *Cache) checkTag(ctx context.Context, r *remote, repo Repository, tag st
 		if known && c.fresh(repo, tag, old.Checked) {
 			return found{rec: old}, nil // a flight that ended since the caller looked has asked
 		}
-		if known {
+		by := r
+		if known && c.here(old.Manifest.Digest) {
 			defer r.check()()
+			by = r.sparingly()
 		}
-		f, err := c.askTag(ctx, r, repo, tag, old, known, fetch)
+		f, err := c.askTag(ctx, by, repo, tag, old, known, fetch)
 		if isForAll(ctx, err) {
 			c.refused(repo, tag, known, err)
 		}
@@ -212,9 +218,6 @@ func (c *Cache) askTag(ctx context.Context, r *remote, repo Repository, tag stri
 			}
 			return found{}, r.note(began, err)
 		}
-	}
-	if known {
-		r = r.sparingly()
 	}
 	if known || !fetch {
 		desc, err := r.Resolve(ctx, repo.Name, tag, manifestTypes)
