@@ -99,7 +99,8 @@ func (c *Cache) Admit(ctx context.Context, repo Repository, subject, authorizati
 	switch {
 	case err == nil, isAnswer(err), ctx.Err() != nil:
 		return err
-	case public:
+	case public && (isOutage(err) || errors.Is(err, errUnsettled)): // else it is about how this was asked for, and anybody could
+		// find something to ask for that has the verdict hold for ever
 		c.admissions.hold(admissionKey{repo, who, partOf(subject)}, known, c.opts.Now().Add(heldFor))
 		return nil
 	case ok && known.err != nil:

@@ -415,3 +415,15 @@ func TestWhatIsShownIsWhatIsKnown(t *testing.T) {
 	c.j.size = 1000
 	c.expect("blobs/"+d.String(), "", "", "blobs/"+d.String()+" as ")
 }
+
+// TestPublicDoesNotHoldOverAQuestionThatFails has a repository that turned private, and a client ask for what upstream has no word on
+// but on how it is asked.
+func TestPublicDoesNotHoldOverAQuestionThatFails(t *testing.T) {
+	c := newCourt(t)
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+	c.pass(publicFor)
+	c.j.says(400)
+	c.expect("manifests/odd", "", "unavailable", "manifests/odd as ")
+	c.j.says(401)
+	c.expect("manifests/1", "", "401", "manifests/1 as ")
+}
