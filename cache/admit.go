@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -223,10 +224,11 @@ func partOf(subject string) string {
 	return contentPart
 }
 
-// isAbsent reports whether an error says that something is not there, which is no word on the rest of the repository.
+// isAbsent reports whether an error says that something is not there, or withheld from all, which is no word on the rest of the
+// repository.
 func isAbsent(err error) bool {
 	e, ok := errors.AsType[*upstream.Error](err)
-	return ok && e.Answered() && (e.Status == 404 || e.Status == 410)
+	return ok && (isAbsence(err) || e.Status == http.StatusUnavailableForLegalReasons)
 }
 
 // asker is who wants to be admitted: a keyed hash of what a client has presented, which is kept nowhere else.

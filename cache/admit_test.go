@@ -427,3 +427,12 @@ func TestPublicDoesNotHoldOverAQuestionThatFails(t *testing.T) {
 	c.j.says(401)
 	c.expect("manifests/1", "", "401", "manifests/1 as ")
 }
+
+// TestOneLegalTroubleSpeaksOfNothingElse has upstream withhold one image of a public repository, which a client asks for.
+func TestOneLegalTroubleSpeaksOfNothingElse(t *testing.T) {
+	c := newCourt(t)
+	c.j.says(451)
+	c.expect("manifests/withheld", "", "451", "manifests/withheld as ")
+	c.j.says(0)
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+}
