@@ -143,7 +143,7 @@ func (r *Registry) fetchChallenge(ctx context.Context, e *endpoint) (challenge, 
 	q := question{kind: kindProbe, method: http.MethodGet, op: "GET /v2/", first: true, as: nobody}
 	ctx, cancel := context.WithTimeoutCause(ctx, smallTimeout, errSlow)
 	defer cancel()
-	resp, err := r.ask(ctx, e, q, e.url.JoinPath("v2/"), "")
+	resp, err := r.askRoot(ctx, e, q)
 	if err != nil {
 		return challenge{}, r.failed(q, causeOf(ctx, err))
 	}
@@ -162,6 +162,16 @@ func (r *Registry) fetchChallenge(ctx context.Context, e *endpoint) (challenge, 
 		return challenge{}, nil
 	}
 	return challenge{}, r.refusal(q, resp, e.origin)
+}
+
+// askRoot is ask for an endpoint's root, by its door: unlike a probe's, it is a client's question.
+func (r *Registry) askRoot(ctx context.Context, e *endpoint, q question) (resp *http.Response, err error) {
+	door := &e.health[small].door
+	if err := door.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { door.leave(isAnswer(resp, err)) }()
+	return r.ask(ctx, e, q, e.url.JoinPath("v2/"), "")
 }
 
 // header is the challenge as a registry of that name would put it to who wants to pull from a repository.

@@ -3,10 +3,14 @@ package upstream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -278,4 +282,28 @@ func FuzzPassedChallenge(f *testing.F) {
 func untyped(rw http.ResponseWriter, _ *http.Request) {
 	rw.Header()["Content-Type"] = nil
 	rw.Write(content)
+}
+
+// TestChallengesOfWhoIsGoneCostFewConnections has clients of many repositories ask what is wanted of them, when nobody knows yet.
+func TestChallengesOfWhoIsGoneCostFewConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := newOutage(t, Options{})
+		out.swallow.Store(true)
+		var crowd sync.WaitGroup
+		for i := range 200 {
+			crowd.Go(func() {
+				if _, err := out.Challenge(t.Context(), fmt.Sprint("some/", i)); err == nil {
+					t.Error("no error")
+				}
+			})
+		}
+		crowd.Wait()
+		if n := out.dials.Load(); n > atOnce {
+			t.Errorf("%d connections to find out", n)
+		}
+		start, dials := time.Now(), out.dials.Load()
+		if _, err := out.Challenge(t.Context(), repo); !errors.Is(err, ErrDown) || time.Since(start) != 0 || out.dials.Load() != dials {
+			t.Errorf("once it is known: %v after %v", err, time.Since(start))
+		}
+	})
 }
