@@ -405,3 +405,68 @@ func TestSpentLoginDoesNotStandInForOneThatIsHeld(t *testing.T) {
 		t.Error("who waits is not told that something has changed")
 	}
 }
+
+// TestWhoLeavesTheRowGivesUpHisPlace has a crowd wait for the pace, and leave.
+func TestWhoLeavesTheRowGivesUpHisPlace(t *testing.T) {
+	var refuse bool
+	limited(t, Options{Logins: asUser}, func(_, _ string, h http.Header) int {
+		if refuse {
+			refuse = false
+			return 429
+		}
+		return 200
+	}, func(t *testing.T, r *Registry, _ *limiting) {
+		refuse = true
+		if err := getManifest(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		var crowd sync.WaitGroup
+		for range 80 {
+			crowd.Go(func() { getManifest(ctx, r) })
+		}
+		synctest.Wait()
+		leave()
+		crowd.Wait()
+		start := time.Now()
+		if err := getManifest(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("waited %v behind nobody", took)
+		}
+	})
+}
+
+// TestOfflineNothingIsWaitedFor has a registry go offline that is held back by a limit.
+func TestOfflineNothingIsWaitedFor(t *testing.T) {
+	asked := 0
+	source := counting{&asked}
+	limited(t, Options{Logins: []credential.Source{source}}, func(_, _ string, h http.Header) int {
+		h.Set("Retry-After", "15")
+		return 429
+	}, func(t *testing.T, r *Registry, _ *limiting) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		getManifest(ctx, r)
+		r.SetOffline(true)
+		asked = 0
+		start := time.Now()
+		if err := getManifest(t.Context(), r); !errors.Is(err, ErrOffline) || time.Since(start) != 0 {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		if asked != 0 {
+			t.Error("a helper may have been run for it, which dials")
+		}
+	})
+}
+
+// counting is a source that counts how often it is asked.
+type counting struct{ n *int }
+
+func (c counting) Get(context.Context) (credential.Login, error) {
+	*c.n++
+	return user, nil
+}
+
+func (counting) Refused(credential.Login) {}

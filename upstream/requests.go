@@ -241,8 +241,11 @@ func (r *Registry) answer(ctx context.Context, e *endpoint, q question, reposito
 	if !plainPath(repository) || !plainPath(resource) {
 		return nil, errors.New("not a name that can be asked for")
 	}
+	// Before anything is done on behalf of this: a token asked for, a helper run, or a limit waited for.
+	if r.offline.Load() {
+		return nil, ErrOffline
+	}
 	if q.kind != kindProbe {
-		// Before anything is asked on behalf of this: a token, say.
 		if err := e.health[q.traffic()].door.isShut(); err != nil {
 			return nil, err
 		}
