@@ -52,6 +52,9 @@ func (p *pace) wait(now time.Time) time.Duration {
 
 func (p *pace) take() { p.bucket-- }
 
+// giveBack undoes a take that was waited for in vain. Those who wait behind it keep their times, so it fills no more than a debt.
+func (p *pace) giveBack() { p.bucket = max(p.bucket, min(p.bucket+1, 0)) }
+
 // slow takes down that there were too many.
 func (p *pace) slow(now time.Time) {
 	p.turn(now)

@@ -94,6 +94,9 @@ func (r *Registry) admit(ctx context.Context, e *endpoint, accounts []*account, 
 		if ok && err == nil && !e.quotas.shut(got) {
 			return got, nil
 		}
+		if ok && err != nil {
+			e.quotas.leave(got)
+		}
 		if ok {
 			r.settle(e, got, nil, errLimited)
 		}
@@ -169,6 +172,15 @@ func (qs *quotas) shut(got admitted) bool {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
 	return got.account.budget.shut(got.ticket)
+}
+
+// leave gives up the place of who has left while it waited for the pace. It is followed by settle.
+func (qs *quotas) leave(got admitted) {
+	qs.mu.Lock()
+	defer qs.mu.Unlock()
+	if b := &got.account.budget; b.paced[got.ticket.traffic] {
+		b.pace.giveBack()
+	}
 }
 
 func (qs *quotas) waits(a *account) {
