@@ -46,7 +46,7 @@ type absence struct {
 	thing thing
 	err   error
 	at    time.Time
-	head  bool // it was said to a HEAD, which some registries refuse alone
+	byGet time.Time // when it was last said to a GET; zero: never. Some registries refuse HEAD alone.
 	cost  int
 }
 
@@ -63,16 +63,20 @@ func (a *absences) note(what thing, err error, at time.Time, head bool) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	byGet := at
+	if head {
+		byGet = time.Time{}
+	}
 	if e, ok := a.of[what]; ok {
-		if head && !e.Value.(*absence).head {
-			return // the word to a GET weighs more
+		if head {
+			byGet = e.Value.(*absence).byGet
 		}
 		a.dropLocked(e)
 	}
 	if a.of == nil {
 		a.of = make(map[thing]*list.Element)
 	}
-	n := &absence{what, err, at, head, absenceCost + len(what.repo.Registry) + len(what.repo.Name) + len(what.subject) + len(err.Error())}
+	n := &absence{what, err, at, byGet, absenceCost + len(what.repo.Registry) + len(what.repo.Name) + len(what.subject) + len(err.Error())}
 	a.of[what] = a.order.PushBack(n)
 	a.bytes += n.cost
 	for a.bytes > maxAbsences {
@@ -96,7 +100,11 @@ func (a *absences) recall(what thing, now time.Time, ttl time.Duration, head boo
 		return nil
 	}
 	n := e.Value.(*absence)
-	if age := now.Sub(n.at); age < 0 || age >= ttl || n.head && !head {
+	at := n.at
+	if !head {
+		at = n.byGet
+	}
+	if age := now.Sub(at); age < 0 || age >= ttl {
 		return nil
 	}
 	return remembered{n.err}

@@ -145,3 +145,18 @@ func TestAbsencesAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestAbsenceByHeadIsRememberedAfterAnOlderByGet has things asked for by GET, and much later by HEAD.
+func TestAbsenceByHeadIsRememberedAfterAnOlderByGet(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, s *shelf, r *reader, _, _ ocispec.Descriptor) {
+		get, head := r.manifest(Reference{Tag: "missing"}, false), r.manifest(Reference{Tag: "missing"}, true)
+		r.lacks(false, get)
+		<-time.After(time.Minute)
+		r.lacks(false, head)
+		r.lacks(true, head)
+		r.lacks(false, get)
+		<-time.After(5 * time.Second)
+		r.lacks(true, head)
+		r.lacks(true, get)
+	})
+}
