@@ -19,9 +19,9 @@ type Flow string
 // time, and who comes begins where the last who was served was. So nobody pays for having been alone; and a flow that takes
 // little at a time keeps up with one that takes much, for it is the first in the order until it has had as much.
 //
-// Who comes back within the time of a burst goes on where it was: what is there at once after a pause is had by who is quick,
-// and the others make up for it. Who stays away for longer begins as if it were new, so nobody saves up what it did not
-// ask for.
+// Who comes back within the time of a burst goes on where it was, at most a burst behind: what is there at once after a pause is
+// had by who is quick, and the others make up for it. Who stays away for longer begins as if it were new, so nobody saves up
+// what it did not ask for.
 type Line struct {
 	rate atomic.Int64 // bytes a second; 0: unlimited. Written under the mutex, read without by who then needs nothing else
 
@@ -221,8 +221,11 @@ func (l *Line) flowLocked(now time.Time, name Flow) *flow {
 		f = &flow{}
 		l.flows[name] = f
 	}
-	if f.awayLocked(now) {
+	switch {
+	case f.awayLocked(now):
 		f.count = max(f.count, l.reached)
+	case len(f.waiters) == 0: // it may have asked for little, again and again: that is not saved up either
+		f.count = max(f.count, l.reached-int64(l.bucket.room()))
 	}
 	return f
 }

@@ -140,3 +140,19 @@ func TestFlowsOfANarrowLineLeaveTheRestToOthers(t *testing.T) {
 		}
 	})
 }
+
+// Who takes a little often, as a client does whose own network is slow, is never away, and saves nothing up all the same.
+func TestWhoTakesLittleSavesNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate = 1_000_000
+		ls := Lines{NewLine(rate)}
+		steady, slow := &taker{lines: ls, flow: "steady"}, &taker{lines: ls, flow: "slow", pause: burst / 2}
+		during(t, 60*time.Second, steady, slow)
+		before, had := steady.taken.Load(), slow.taken.Load()
+		slow.pause = 0
+		during(t, 10*time.Second, steady, slow)
+		if a, b := steady.taken.Load()-before, slow.taken.Load()-had; !near(a, 5*rate, 0.1) || !near(b, 5*rate, 0.1) {
+			t.Errorf("%d and %d bytes", a, b)
+		}
+	})
+}
