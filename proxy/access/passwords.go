@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"runtime"
@@ -65,6 +66,13 @@ type Passwords struct {
 	mu sync.Mutex
 	// guards following
 	right, wrong map[pair]time.Time // until when
+	checks       map[pair]*check    // under way
+}
+
+// check is one that is under way, for all who come with the same pair meanwhile: a fleet that does is one to check, and not sent away.
+type check struct {
+	done chan struct{} // closed when it is over
+	err  error         // why it came to nothing, if done is closed
 }
 
 // roll is what a file says.
@@ -85,7 +93,8 @@ func OpenPasswords(path string, changed func(error)) (*Passwords, error) {
 	}
 	processors := runtime.GOMAXPROCS(0)
 	p := &Passwords{file: watched.New(path, maxFile), changed: changed, turns: make(chan struct{}, processors), queue: make(chan struct{}, maxWaiting*processors),
-		compare: bcrypt.CompareHashAndPassword, right: make(map[pair]time.Time), wrong: make(map[pair]time.Time)}
+		compare: bcrypt.CompareHashAndPassword, right: make(map[pair]time.Time), wrong: make(map[pair]time.Time),
+		checks: make(map[pair]*check)}
 	_, _ = rand.Read(p.key[:]) // never fails
 	p.looking.Lock()
 	defer p.looking.Unlock()
@@ -104,19 +113,58 @@ func (p *Passwords) Check(ctx context.Context, user, password string) (right boo
 		return false, nil // there is nobody at all
 	}
 	this := p.pair(user, password, hash)
-	if right, remembered := p.recall(this); remembered {
+	for {
+		if right, remembered := p.recall(this); remembered {
+			return right, nil
+		}
+		under, others := p.join(this)
+		if !others {
+			defer func() { p.settle(this, under, err) }()
+			return p.check(ctx, this, hash, known, password)
+		}
+		select {
+		case <-under.done:
+			if errors.Is(under.err, ErrBusy) { // and would be again; what else it may be is that its client has left
+				return false, under.err
+			}
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		}
+	}
+}
+
+// check compares a pair, and remembers what came of it.
+func (p *Passwords) check(ctx context.Context, this pair, hash []byte, known bool, password string) (right bool, err error) {
+	if right, remembered := p.recall(this); remembered { // since just now
 		return right, nil
 	}
 	if err := p.turn(ctx); err != nil {
 		return false, err
 	}
 	defer func() { <-p.turns }()
-	if right, remembered := p.recall(this); remembered { // the same client comes with several requests at once
-		return right, nil
-	}
 	right = p.compare(hash, []byte(password[:min(len(password), used)])) == nil && known
 	p.remember(this, right)
 	return right, nil
+}
+
+// join returns the check of a pair that is under way; if there was none, it is the caller's, who settles it.
+func (p *Passwords) join(this pair) (under *check, others bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if under, others = p.checks[this]; !others {
+		under = &check{done: make(chan struct{})}
+		p.checks[this] = under
+	}
+	return under, others
+}
+
+// settle ends a check. What came of it is remembered by then.
+func (p *Passwords) settle(this pair, under *check, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	under.err = err
+	delete(p.checks, this)
+	close(under.done)
 }
 
 // turn waits for a processor.

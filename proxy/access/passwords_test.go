@@ -265,3 +265,26 @@ func FuzzParsePasswords(f *testing.F) {
 		}
 	})
 }
+
+// A fleet that comes with one pair at once, when it has just been forgotten, costs one check, and none of it is sent away.
+func TestManyComeWithOnePair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := open(t, "alice:"+hash("sesame")+"\n")
+		checks, free := p.counted(), make(chan struct{})
+		compare := p.compare
+		p.compare = func(hash, password []byte) error {
+			<-free
+			return compare(hash, password)
+		}
+		var all sync.WaitGroup
+		for range 2 * (maxWaiting + 1) * runtime.GOMAXPROCS(0) {
+			all.Go(func() { p.expect(t, "alice", "sesame", true) })
+		}
+		synctest.Wait()
+		close(free)
+		all.Wait()
+		if n := checks.Load(); n != 1 {
+			t.Errorf("%d checks", n)
+		}
+	})
+}
