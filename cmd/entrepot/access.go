@@ -59,11 +59,13 @@ func newMirror(settings *settings, opened *cache.Cache, limits *limits, metrics 
 	return mirror, nil
 }
 
-// policy is what a configuration says of who may have what. Which registries are asked with credentials is for the one that the program
-// has started with to say: others are not used before it starts again.
+// policy is what a configuration says of who may have what. Which registries are asked with credentials, and whether clients are asked
+// for certificates, is for the one that the program has started with to say: others are not used before it starts again.
 func policy(started, c *config.Config, open *access.Passwords) *access.Policy {
+	inForce := *c
+	inForce.TLS = started.TLS
 	p := &access.Policy{
-		Anonymous: c.AnonymousAllowed(), Htpasswd: open,
+		Anonymous: inForce.AnonymousAllowed(), Htpasswd: open,
 		Users: make(map[string]func(registry, repository, tag string) bool), Registries: make(map[string]access.Registry),
 	}
 	for _, network := range c.Access.AllowClients {
@@ -73,10 +75,14 @@ func policy(started, c *config.Config, open *access.Passwords) *access.Policy {
 		p.Users[name] = user.Match
 	}
 	for name, registry := range started.Registries {
+		says := c
+		if _, still := c.Registries[name]; !still { // it is served until the program starts again: not to others than before
+			says = started
+		}
 		p.Registries[name] = access.Registry{
 			Credentials: registry.Known(),
-			Exposed:     func(repository string) bool { return c.Exposed(name, repository) },
-			Client:      c.Registries[name].Authorization == "client",
+			Exposed:     func(repository string) bool { return says.Exposed(name, repository) },
+			Client:      says.Registries[name].Authorization == "client",
 		}
 	}
 	return p

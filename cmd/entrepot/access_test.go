@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/entrepot/entrepot/config"
+	"github.com/entrepot/entrepot/proxy/access"
 )
 
 func TestPasswordsAreOpenedOnceAFile(t *testing.T) {
@@ -40,5 +41,40 @@ func TestPasswordsAreOpenedOnceAFile(t *testing.T) {
 	}
 	if back, err := two.of(config.Default()); err != nil || back.open != nil {
 		t.Errorf("no file: %+v, %v", back, err)
+	}
+}
+
+// A registry that is not in the file any more is served until the restart: as it was, and not to everybody.
+func TestARegistryThatIsTakenAwayStaysAsItWas(t *testing.T) {
+	started := loaded(t, "ENTREPOT_REGISTRIES=a.example,b.example", "ENTREPOT_REGISTRIES_A_EXAMPLE_AUTHORIZATION=client",
+		"ENTREPOT_REGISTRIES_B_EXAMPLE_EXPOSE=base-*", "ENTREPOT_REGISTRIES_B_EXAMPLE_CREDENTIALS_USERNAME=u",
+		"ENTREPOT_REGISTRIES_B_EXAMPLE_CREDENTIALS_PASSWORD=p")
+	p := policy(started, loaded(t), nil)
+	for _, tt := range []struct {
+		registry, repository string
+		want                 access.Grant
+	}{
+		{"a.example", "secret", access.Presented},
+		{"b.example", "secret", access.Shown},
+		{"b.example", "base-1", access.Everything},
+	} {
+		if got, err := p.May("", tt.registry, tt.repository, ""); err != nil || got != tt.want {
+			t.Errorf("%s of %s: %v, %v; want %v", tt.repository, tt.registry, got, err, tt.want)
+		}
+	}
+}
+
+// The listener asks for certificates, or does not, as when the program started: that clients have to show one can't begin before that.
+func TestWhoIsAnonymousGoesByTheListenerThatThereIs(t *testing.T) {
+	with, without := loaded(t), loaded(t)
+	with.TLS.ClientCAFile = "ca.pem"
+	if !policy(without, with, nil).Anonymous {
+		t.Error("nobody is let in, and nobody can show a certificate")
+	}
+	if policy(with, without, nil).Anonymous {
+		t.Error("everybody is let in, and certificates are still asked for")
+	}
+	if policy(with, with, nil).Anonymous || !policy(without, without, nil).Anonymous {
+		t.Error("auto is not what it should be")
 	}
 }
