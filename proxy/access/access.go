@@ -111,7 +111,8 @@ func (p *Policy) May(user, registry, repository, tag string) (Grant, error) {
 		return Nothing, &Refusal{Reason: Pattern}
 	}
 	of := p.Registries[registry]
-	exposed := of.Credentials && of.Exposed != nil && of.Exposed(repository)
+	known := user != "" || p.Anonymous // who is for the registry to judge came in without a word on who it is
+	exposed := known && of.Credentials && of.Exposed != nil && of.Exposed(repository)
 	switch {
 	case exposed:
 		return Everything, nil

@@ -123,7 +123,8 @@ func TestWhoMayHaveWhat(t *testing.T) {
 		open, closed               Grant // with the anonymous, and without
 	}{
 		{"", "locked", "corp/app", Shown, Shown},
-		{"", "locked", "base", Everything, Everything},
+		{"", "locked", "base", Everything, Shown},
+		{"bob", "locked", "base", Everything, Everything},
 		{"", "free", "corp/app", Everything, Everything},
 		{"bob", "locked", "corp/app", Shown, Shown},
 		{"alice", "locked", "corp/app", Everything, Everything},
@@ -131,7 +132,8 @@ func TestWhoMayHaveWhat(t *testing.T) {
 		{"alice", "locked", "base", Everything, Nothing},
 		{"alice", "free", "corp/app", Everything, Nothing},
 		{"", "asks", "corp/app", Presented, Presented},
-		{"", "asks", "base", Everything, Everything},
+		{"", "asks", "base", Everything, Presented}, // of those whom the registry is to judge nothing is known yet
+		{"bob", "asks", "base", Everything, Everything},
 		{"", "lends", "base", Presented, Presented},
 		{"alice", "lends", "base", Presented, Nothing},
 	} {
