@@ -201,3 +201,56 @@ func TestListenerSpeaksTLSAndBelievesClients(t *testing.T) {
 		})
 	}
 }
+
+// A session is not resumed on the word of an authority that is believed no more.
+func TestSessionsGoByTheAuthoritiesOfNow(t *testing.T) {
+	server, client, other := newIdentity(t, "server"), newIdentity(t, "alice"), newIdentity(t, "other")
+	dir := t.TempDir()
+	replace(t, dir, map[string][]byte{"cert": server.cert, "key": server.key, "ca": client.cert})
+	certificates, err := newCertificates(tlsFiles(dir), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TLS.VerifiedChains) > 0 {
+			w.Header().Set("Name", r.TLS.PeerCertificates[0].Subject.CommonName)
+		}
+		if r.TLS.DidResume {
+			w.Header().Set("Resumed", "yes")
+		}
+	})
+	servers, err := listen(zap.NewNop(), []endpoint{{"mirror", "127.0.0.1:0", handler, certificates.config()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- servers[0].http.Serve(servers[0].listener) }()
+	defer func() {
+		servers[0].http.Close()
+		<-served
+	}()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(server.cert)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(8),
+		Certificates: []tls.Certificate{client.pair(t)}}}
+	ask := func() (name, resumed string) {
+		res, err := (&http.Client{Transport: transport}).Get("https://" + servers[0].address)
+		if err != nil {
+			return "", err.Error()
+		}
+		res.Body.Close()
+		transport.CloseIdleConnections()
+		return res.Header.Get("Name"), res.Header.Get("Resumed")
+	}
+	ask()
+	if name, resumed := ask(); name != "alice" || resumed != "yes" {
+		t.Errorf("%q, resumed: %q", name, resumed)
+	}
+	replace(t, dir, map[string][]byte{"ca": other.cert})
+	certificates.mu.Lock()
+	certificates.looked = time.Time{}
+	certificates.mu.Unlock()
+	if name, resumed := ask(); name != "" {
+		t.Errorf("%s is believed, resumed: %q", name, resumed)
+	}
+}
