@@ -23,8 +23,8 @@ import (
 )
 
 const (
-	// rightFor is how long a pair of a user and a password that was right is remembered, and wrongFor one that was wrong: a check
-	// takes tens of milliseconds of a processor, and a pull makes ten requests.
+	// rightFor is how long a pair of a user and a password that was right is remembered since it last came, and wrongFor one that was
+	// wrong: a check takes tens of milliseconds of a processor, and a pull makes ten requests.
 	rightFor = 5 * time.Minute
 	wrongFor = 5 * time.Second
 
@@ -216,6 +216,7 @@ func (p *Passwords) recall(this pair) (right, remembered bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if until, ok := p.right[this]; ok && now.Before(until) {
+		p.right[this] = now.Add(rightFor) // it is right for as long as the file has that hash, and who is at work should not queue with strangers
 		return true, true
 	}
 	until, ok := p.wrong[this]
