@@ -10,6 +10,7 @@ package access
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"net/netip"
 )
@@ -71,7 +72,7 @@ func (p *Policy) Enter(r *http.Request, forRegistry bool) (user string, err erro
 	}
 	if p.Htpasswd != nil && !forRegistry {
 		if name, password, ok := r.BasicAuth(); ok {
-			right, err := p.Htpasswd.Check(r.Context(), name, password)
+			right, err := p.Htpasswd.Check(r.Context(), hostOf(r.RemoteAddr), name, password)
 			if err == nil && !right {
 				err = &Refusal{Password, challenge}
 			}
@@ -149,6 +150,12 @@ func (p *Policy) near(remote string) bool {
 		}
 	}
 	return false
+}
+
+// hostOf is the address that a request comes from, without its port.
+func hostOf(remote string) string {
+	host, _, _ := net.SplitHostPort(remote) // all whose address can't be told are one
+	return host
 }
 
 // commonName is the name in the certificate that a client has shown, and that was verified.

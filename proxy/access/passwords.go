@@ -35,6 +35,9 @@ const (
 	maxWaiting = 64
 	patience   = 10 * time.Second
 
+	// ofAnAddress is how much of the queue one address may have: others get in beside one that tries passwords.
+	ofAnAddress = 4 // the inverse of it
+
 	// lookEvery is how often the file is looked at, at most.
 	lookEvery = time.Second
 
@@ -67,6 +70,7 @@ type Passwords struct {
 	// guards following
 	right, wrong map[pair]time.Time // until when
 	checks       map[pair]*check    // under way
+	queued       map[string]int     // how many wait for a processor, by the address that they came from
 }
 
 // check is one that is under way, for all who come with the same pair meanwhile: a fleet that does is one to check, and not sent away.
@@ -94,7 +98,7 @@ func OpenPasswords(path string, changed func(error)) (*Passwords, error) {
 	processors := runtime.GOMAXPROCS(0)
 	p := &Passwords{file: watched.New(path, maxFile), changed: changed, turns: make(chan struct{}, processors), queue: make(chan struct{}, maxWaiting*processors),
 		compare: bcrypt.CompareHashAndPassword, right: make(map[pair]time.Time), wrong: make(map[pair]time.Time),
-		checks: make(map[pair]*check)}
+		checks: make(map[pair]*check), queued: make(map[string]int)}
 	_, _ = rand.Read(p.key[:]) // never fails
 	p.looking.Lock()
 	defer p.looking.Unlock()
@@ -105,9 +109,9 @@ func OpenPasswords(path string, changed func(error)) (*Passwords, error) {
 	return p, nil
 }
 
-// Check reports whether the password is the user's. It takes as long for a user who is not known as for one who is. The error is
-// ErrBusy, or that of ctx.
-func (p *Passwords) Check(ctx context.Context, user, password string) (right bool, err error) {
+// Check reports whether the password, which came from an address, is the user's. It takes as long for a user who is not known as for
+// one who is. The error is ErrBusy, or that of ctx.
+func (p *Passwords) Check(ctx context.Context, from, user, password string) (right bool, err error) {
 	hash, known, ok := p.lookup(user)
 	if !ok {
 		return false, nil // there is nobody at all
@@ -120,7 +124,7 @@ func (p *Passwords) Check(ctx context.Context, user, password string) (right boo
 		under, others := p.join(this)
 		if !others {
 			defer func() { p.settle(this, under, err) }()
-			return p.check(ctx, this, hash, known, password)
+			return p.check(ctx, from, this, hash, known, password)
 		}
 		select {
 		case <-under.done:
@@ -134,11 +138,11 @@ func (p *Passwords) Check(ctx context.Context, user, password string) (right boo
 }
 
 // check compares a pair, and remembers what came of it.
-func (p *Passwords) check(ctx context.Context, this pair, hash []byte, known bool, password string) (right bool, err error) {
+func (p *Passwords) check(ctx context.Context, from string, this pair, hash []byte, known bool, password string) (right bool, err error) {
 	if right, remembered := p.recall(this); remembered { // since just now
 		return right, nil
 	}
-	if err := p.turn(ctx); err != nil {
+	if err := p.turn(ctx, from); err != nil {
 		return false, err
 	}
 	defer func() { <-p.turns }()
@@ -167,8 +171,12 @@ func (p *Passwords) settle(this pair, under *check, err error) {
 	close(under.done)
 }
 
-// turn waits for a processor.
-func (p *Passwords) turn(ctx context.Context) error {
+// turn waits for a processor, on behalf of an address.
+func (p *Passwords) turn(ctx context.Context, from string) error {
+	if !p.enqueue(from) {
+		return ErrBusy
+	}
+	defer p.leave(from)
 	select {
 	case p.queue <- struct{}{}:
 		defer func() { <-p.queue }()
@@ -184,6 +192,25 @@ func (p *Passwords) turn(ctx context.Context) error {
 		return ErrBusy
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// enqueue counts one more who waits on behalf of an address, unless there are too many.
+func (p *Passwords) enqueue(from string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.queued[from] >= cap(p.queue)/ofAnAddress {
+		return false
+	}
+	p.queued[from]++
+	return true
+}
+
+func (p *Passwords) leave(from string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.queued[from]--; p.queued[from] == 0 {
+		delete(p.queued, from)
 	}
 }
 
@@ -216,7 +243,7 @@ func (p *Passwords) recall(this pair) (right, remembered bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if until, ok := p.right[this]; ok && now.Before(until) {
-		p.right[this] = now.Add(rightFor) // it is right for as long as the file has that hash, and who is at work should not queue with strangers
+		p.right[this] = now.Add(rightFor) // who is at work should not queue with strangers; and the pair is of a hash that the file has
 		return true, true
 	}
 	until, ok := p.wrong[this]

@@ -50,7 +50,7 @@ func write(t *testing.T, path, text string) string {
 
 func (p *Passwords) expect(t *testing.T, user, password string, want bool) {
 	t.Helper()
-	if right, err := p.Check(t.Context(), user, password); right != want || err != nil {
+	if right, err := p.Check(t.Context(), "", user, password); right != want || err != nil {
 		t.Errorf("%s: %v, %v; want %v", user, right, err, want)
 	}
 }
@@ -174,7 +174,7 @@ func TestChecksAreBounded(t *testing.T) {
 		var busy atomic.Int64
 		for i := range processors * (2 + maxWaiting) { // one too many, for each
 			done.Go(func() {
-				if _, err := p.Check(t.Context(), "alice", fmt.Sprint(i)); errors.Is(err, ErrBusy) {
+				if _, err := p.Check(t.Context(), fmt.Sprint(i), "alice", fmt.Sprint(i)); errors.Is(err, ErrBusy) {
 					busy.Add(1)
 				} else if err != nil {
 					t.Error(err)
@@ -188,7 +188,7 @@ func TestChecksAreBounded(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		gone := errors.New("gone")
 		cancel(gone)
-		if _, err := p.Check(ctx, "alice", "x"); !errors.Is(err, ErrBusy) {
+		if _, err := p.Check(ctx, "", "alice", "x"); !errors.Is(err, ErrBusy) {
 			t.Errorf("beyond the queue: %v", err)
 		}
 		<-time.After(patience)
@@ -196,7 +196,7 @@ func TestChecksAreBounded(t *testing.T) {
 		if got := busy.Load(); got != int64(processors*(1+maxWaiting)) {
 			t.Errorf("%d have not waited in vain", got)
 		}
-		if _, err := p.Check(ctx, "alice", "x"); !errors.Is(err, gone) {
+		if _, err := p.Check(ctx, "", "alice", "x"); !errors.Is(err, gone) {
 			t.Errorf("a client that is gone: %v", err)
 		}
 		close(release)
@@ -204,6 +204,39 @@ func TestChecksAreBounded(t *testing.T) {
 		if most.Load() != int64(processors) {
 			t.Errorf("%d at once", most.Load())
 		}
+	})
+}
+
+// Who comes with one wrong password after the other, from an address, waits for those; others come in meanwhile.
+func TestAnAddressKeepsNobodyElseOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := Policy{Htpasswd: open(t, "alice:"+hash("sesame")+"\n")}
+		p.Htpasswd.compare = func(_, password []byte) error {
+			<-time.After(50 * time.Millisecond) // of a processor
+			if string(password) != "sesame" {
+				return errors.New("wrong")
+			}
+			return nil
+		}
+		stop, end := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for i := range 2 * (maxWaiting + 1) * runtime.GOMAXPROCS(0) {
+			all.Go(func() {
+				for n := 0; stop.Err() == nil; n++ {
+					_, err := p.Enter(request("192.0.2.1:1", basic("alice", fmt.Sprint(i, n))), false)
+					if errors.Is(err, ErrBusy) {
+						<-time.After(10 * time.Millisecond)
+					}
+				}
+			})
+		}
+		<-time.After(time.Second)
+		user, err := p.Enter(request("192.0.2.2:1", basic("alice", "sesame")), false)
+		if user != "alice" || err != nil {
+			t.Errorf("%q, %v", user, err)
+		}
+		end()
+		all.Wait()
 	})
 }
 
