@@ -35,15 +35,15 @@ SIGHUP has it read the file again. Limits, credentials, who may pull, how long t
 at once, also for what is under way; what needs a restart is named in the log. A file with errors changes nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			hangups := make(chan os.Signal, 1)     // one more is enough: it is read after it came
+			signal.Notify(hangups, syscall.SIGHUP) // before anything that takes its time: until then it would end the program
+			defer signal.Stop(hangups)
 			c, err := f.load(cmd, environ)
 			if err != nil {
 				return err
 			}
 			logger, level, stop := newLogger(c.Log, log)
 			defer func() { err = errors.Join(err, stop()) }()
-			hangups := make(chan os.Signal, 1) // one more is enough: it is read after it came
-			signal.Notify(hangups, syscall.SIGHUP)
-			defer signal.Stop(hangups)
 			settings := newSettings(c, func() (*config.Config, error) { return f.load(cmd, environ) }, logger)
 			settings.whenRead(func(c *config.Config) { setLevel(level, c.Log) })
 			return serve(cmd.Context(), settings, hangups, logger)

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/zap"
@@ -133,6 +136,43 @@ func TestReloadsAreCounted(t *testing.T) {
 	}
 	r.stop()
 	if err := <-r.done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A signal that comes while the program starts is obeyed when it has.
+func TestHangupDuringTheStart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pipe") // it is being read for as long as the test wants
+	if err := syscall.Mkfifo(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	said, done := make(logLines, 100), make(chan error, 1)
+	cmd := program(nil, io.Discard, said)
+	cmd.SetArgs([]string{"serve", "--config", file, "--listen", "127.0.0.1:0", "--admin-listen", "off", "--data-dir", t.TempDir()})
+	go func() { done <- cmd.ExecuteContext(ctx) }()
+	give := func(text string, meanwhile func() error) {
+		t.Helper()
+		pipe, err := os.OpenFile(file, os.O_WRONLY, 0) // when it is opened for reading too
+		if err == nil {
+			_, errWrite := io.WriteString(pipe, text+"\n")
+			err = errors.Join(meanwhile(), errWrite, pipe.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	hear := func(what string) {
+		for !strings.Contains(<-said, what) {
+		}
+	}
+	give("offline: false", func() error { return syscall.Kill(os.Getpid(), syscall.SIGHUP) })
+	hear(`"serving"`) // by now the pipe is not being read any more
+	give("offline: true", func() error { return nil })
+	hear(`"changed":["offline"]`)
+	stop()
+	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }
