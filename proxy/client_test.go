@@ -216,3 +216,60 @@ func TestPresentedIsNowhereToBeFound(t *testing.T) {
 		t.Error("refusals are not counted")
 	}
 }
+
+// What came by a token that its owner presented is private, also when the registry is one that entrepot has no credentials for and the
+// clients' are not asked for any more. Nothing but the digest has to be known then.
+func TestPromiseWhatTokensBroughtStaysPrivate(t *testing.T) {
+	e := newEstate(t)
+	m := e.clientMirror()
+	paths := e.paths("corp/private", "corp/private")
+	for kind, path := range paths {
+		if a := m.get(path, e.token("alice", "corp/private"), acceptAll()); a.status != 200 {
+			t.Fatalf("%s: %d %s", kind, a.status, a.body)
+		}
+	}
+	m.settled()
+	m.proxy.SetAccess(&access.Policy{Anonymous: true, Registries: map[string]access.Registry{"docker.io": {}}})
+	for _, method := range []string{"HEAD", "GET"} {
+		for kind, path := range paths {
+			if a := m.ask(method, path, acceptAll()); a.status != 401 && a.status != 404 {
+				t.Errorf("%s %s of it: %d", method, kind, a.status)
+			}
+		}
+	}
+}
+
+// Who has lost the right to see a repository, and was admitted a moment before, is told by some registries that there is nothing. That is
+// no word to who may see it.
+func TestPromiseARefusalIsOfItsClientAlone(t *testing.T) {
+	e := newEstate(t)
+	e.users["alice"], e.users["bob"] = []string{"corp/private"}, []string{"corp/private"}
+	m := &mirror{t: t, extra: map[string]*registry{"docker.io": e.registry}, policy: &access.Policy{Anonymous: true,
+		Registries: map[string]access.Registry{"docker.io": {Client: true}}}}
+	m.begin(func(o *cache.Options) { o.NegativeTTL = func() time.Duration { return 10 * time.Second } })
+	alice, bob := e.token("alice", "corp/private"), e.token("bob", "corp/private")
+	path, other := manifestPath("corp/private", "1"), manifestPath("corp/private", "2")
+	e.image("corp/private", "2", random(5000))
+	if a := m.get(path, alice, acceptAll()); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	m.settled()
+	e.fail(func(w http.ResponseWriter, r *http.Request) bool {
+		if "Authorization: "+r.Header.Get("Authorization") == alice {
+			refuse(w, 404, "NAME_UNKNOWN", "there is no such repository")
+			return true
+		}
+		return e.refuses(w, r)
+	})
+	m.pass(2 * time.Minute) // the tag is looked at again
+	for _, path := range []string{path, other} {
+		if a := m.get(path, alice, acceptAll()); a.status != 404 {
+			t.Errorf("alice: %s: %d", path, a.status)
+		}
+	}
+	for _, path := range []string{path, other} {
+		if a := m.get(path, bob, acceptAll()); a.status != 200 {
+			t.Errorf("%s: %d %s %s", path, a.status, a.header.Get("Cache-Status"), a.body)
+		}
+	}
+}
