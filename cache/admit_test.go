@@ -436,3 +436,32 @@ func TestOneLegalTroubleSpeaksOfNothingElse(t *testing.T) {
 	c.j.says(0)
 	c.expect("manifests/1", "", "", "manifests/1 as ")
 }
+
+// TestWhatWasEntrustedStaysSo has a registry asked with credentials, and then, after a restart, without.
+func TestWhatWasEntrustedStaysSo(t *testing.T) {
+	c := newCourt(t)
+	if c.Entrusted("docker.io") {
+		t.Error("from the start")
+	}
+	c.Entrust("docker.io")
+	c.close()
+	c.open()
+	if !c.Entrusted("docker.io") || c.Entrusted("ghcr.io") {
+		t.Error("it is forgotten, or taken for another")
+	}
+	at := c.now()
+	for range 2 {
+		at = at.Add(maxRestOfIndex)
+		if err := c.index.Sweep(t.Context(), at, func(digest.Digest) bool { return false }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.close()
+	c.open()
+	if !c.Entrusted("docker.io") {
+		t.Error("it is swept away")
+	}
+}
+
+// maxRestOfIndex is longer than anything of upstream's is remembered that is not of content.
+const maxRestOfIndex = 365 * 24 * time.Hour

@@ -103,6 +103,7 @@ type Cache struct {
 	ahead   *ahead
 
 	admissions *admissions
+	entrusted  *entrusted
 
 	first     bool        // nothing was kept when it was opened
 	stalePins atomic.Bool // what is to stay is not what is pinned
@@ -136,7 +137,7 @@ func open(ctx context.Context, opts Options) (*Cache, error) {
 		opts.Log = zap.NewNop()
 	}
 	opts.setPolicy()
-	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote), admissions: newAdmissions()}
+	c := &Cache{opts: opts, log: opts.Log, remotes: make(map[string]*remote), admissions: newAdmissions(), entrusted: newEntrusted()}
 	for name, up := range opts.Upstreams {
 		c.remotes[name] = &remote{Upstream: up, name: name, c: c, conduct: new(conduct)}
 	}

@@ -43,6 +43,7 @@ func (c *Cache) tend() {
 			c.indexOpened()
 			c.stalePins.Store(true) // its tags were not known before
 		}
+		c.recordEntrusted()
 		if err := c.listChanges(); err != nil {
 			c.log.Debug("index", zap.Error(err))
 		}

@@ -72,25 +72,29 @@ func telling(t *testing.T, m mirror) {
 	}
 }
 
-// TestPodmanSaysWhoItIs has the anonymous denied: podman says who it is only where its ping is refused.
+// TestPodmanSaysWhoItIs has the anonymous denied, and allowed: podman says who it is only where its ping is refused.
 func TestPodmanSaysWhoItIs(t *testing.T) {
 	needRoot(t)
 	need(t, "podman", "conmon")
-	m := startMirror(t, locked, guarded(t, "auto"))
-	p := newPodman(t, m.entrepot.Address).(*podman)
-	s := steps{t: t, client: p}
-	s.lacks(images.private.ByTag())
-	writeFile(t, filepath.Join(p.dir, "auth.json"), fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`,
-		m.entrepot.Address, strings.TrimPrefix(basicHeader(puller), "Basic ")))
-	s.pull("cold", images.private, images.private.ByTag(), native)
-	s.runs(images.private)
-	s.fresh()
-	s.pull("warm", images.private, images.private.ByDigest(), native)
-	writeFile(t, filepath.Join(p.dir, "auth.json"), "{}")
-	s.fresh()
-	s.lacks(images.private.ByTag())
-	s.lacks(images.private.ByDigest())
-	telling(t, m)
+	for _, anonymous := range []string{"auto", "allow"} {
+		t.Run(anonymous, func(t *testing.T) {
+			m := startMirror(t, locked, guarded(t, anonymous))
+			p := newPodman(t, m.entrepot.Address).(*podman)
+			s := steps{t: t, client: p}
+			s.lacks(images.private.ByTag())
+			writeFile(t, filepath.Join(p.dir, "auth.json"), fmt.Sprintf(`{"auths": {%q: {"auth": %q}}}`,
+				m.entrepot.Address, strings.TrimPrefix(basicHeader(puller), "Basic ")))
+			s.pull("cold", images.private, images.private.ByTag(), native)
+			s.runs(images.private)
+			s.fresh()
+			s.pull("warm", images.private, images.private.ByDigest(), native)
+			writeFile(t, filepath.Join(p.dir, "auth.json"), "{}")
+			s.fresh()
+			s.lacks(images.private.ByTag())
+			s.lacks(images.private.ByDigest())
+			telling(t, m)
+		})
+	}
 }
 
 func TestContainerdSaysWhoItIs(t *testing.T) {

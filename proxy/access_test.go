@@ -289,7 +289,11 @@ func TestPingsAreChallengedOnlyForPasswords(t *testing.T) {
 	}{
 		{"anonymous", nil, nil, 200, false},
 		{"user", nil, as("alice"), 200, false},
-		{"wrong password", nil, []string{"Authorization: Basic Og=="}, 401, true},
+		{"wrong password", nil, []string{"Authorization: Basic eDp5"}, 401, true},
+		{"no user and no password", nil, []string{"Authorization: Basic Og=="}, 200, false},
+		{"who shows a password only when asked here", nil, []string{"Docker-Distribution-Api-Version: registry/2.0"}, 401, true},
+		{"the same, after it was asked", nil, []string{"Docker-Distribution-Api-Version: registry/2.0", "Authorization: Basic Og=="}, 200, false},
+		{"the same, where there are no passwords", func(p *access.Policy) { p.Htpasswd = nil }, []string{"Docker-Distribution-Api-Version: registry/2.0"}, 200, false},
 		{"nobody", func(p *access.Policy) { p.Anonymous = false }, nil, 401, true},
 		{"known", func(p *access.Policy) { p.Anonymous = false }, as("bob"), 200, false},
 		{"nobody where certificates count", func(p *access.Policy) { p.Anonymous, p.Htpasswd = false, nil }, as("bob"), 403, false},

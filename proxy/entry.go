@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -11,12 +12,21 @@ import (
 )
 
 // SetAccess has requests that come from now on answered by another policy; nil: everybody may have everything.
-func (p *Proxy) SetAccess(policy *access.Policy) { p.policy.Store(policy) }
+func (p *Proxy) SetAccess(policy *access.Policy) {
+	if policy != nil {
+		for name, registry := range policy.Registries {
+			if registry.Credentials || registry.Client {
+				p.cache.Entrust(name)
+			}
+		}
+	}
+	p.policy.Store(policy)
+}
 
 // enter finds out who asks, and whether that one may at all.
 func (p *Proxy) enter(policy *access.Policy, r *http.Request, c *call, registry string) (err error) {
 	c.presents = policy.Registries[registry].Client
-	c.user, err = policy.Enter(r, c.presents)
+	c.user, c.presented, err = policy.Enter(r, c.presents)
 	return err
 }
 
@@ -24,8 +34,8 @@ func (p *Proxy) enter(policy *access.Policy, r *http.Request, c *call, registry 
 // is the same whether there is such a thing or not. It returns the request as the cache is to see it.
 func (p *Proxy) admit(policy *access.Policy, r *http.Request, c *call, registry string) (*http.Request, error) {
 	t := c.target
-	if t.kind == kindPing && c.presents {
-		return r, p.challenge(r, cache.Repository{Registry: registry})
+	if t.kind == kindPing {
+		return r, p.greet(policy, r, c, registry)
 	}
 	if t.repo.Name == "" {
 		return r, nil
@@ -35,11 +45,24 @@ func (p *Proxy) admit(policy *access.Policy, r *http.Request, c *call, registry 
 	case err != nil:
 		return r, err
 	case grant == access.Presented:
-		return p.presented(r, t, !policy.Registries[registry].Credentials)
-	case grant == access.Shown:
+		return p.presented(r, c, !policy.Registries[registry].Credentials)
+	case grant == access.Shown, grant == access.Open && p.cache.Entrusted(t.repo.Registry):
 		return r, p.shown(policy, r, c)
 	}
 	return r, nil
+}
+
+// greet has who asks how to come in told that, where that one would not come in otherwise: podman, CRI-O and their like show what they
+// have only to who has asked for it at that point, and are known by a field that dockerd does not send. dockerd leaves for the
+// registry when it is asked.
+func (p *Proxy) greet(policy *access.Policy, r *http.Request, c *call, registry string) error {
+	if c.presents {
+		return p.challenge(r.Context(), cache.Repository{Registry: registry}, c)
+	}
+	if c.user == "" && r.Header["Authorization"] == nil && r.Header["Docker-Distribution-Api-Version"] != nil {
+		return policy.Invite()
+	}
+	return nil
 }
 
 // shown admits who may have what upstream shows to everybody. Upstream's refusal is for the log: here all refusals are alike.
@@ -52,31 +75,29 @@ func (p *Proxy) shown(policy *access.Policy, r *http.Request, c *call) error {
 }
 
 // presented admits who may have what upstream shows to it. With lent, upstream is also asked with that for what is not here.
-func (p *Proxy) presented(r *http.Request, t target, lent bool) (*http.Request, error) {
-	header := r.Header.Get("Authorization")
-	if header == "" {
-		if err := p.challenge(r, t.repo); err != nil {
-			return r, err
-		}
+func (p *Proxy) presented(r *http.Request, c *call, lent bool) (*http.Request, error) {
+	t := c.target
+	if err := p.challenge(r.Context(), t.repo, c); err != nil {
+		return r, err
 	}
-	if err := p.cache.Admit(r.Context(), t.repo, t.subject(), header); err != nil {
+	if err := p.cache.Admit(r.Context(), t.repo, t.subject(), c.presented); err != nil {
 		if up, ok := errors.AsType[*upstream.Error](err); ok && up.Answered() {
 			p.metrics.refused(access.Client)
 		}
 		return r, err
 	}
 	if lent {
-		r = r.WithContext(upstream.WithAuthorization(r.Context(), header))
+		r = r.WithContext(upstream.WithAuthorization(r.Context(), c.presented))
 	}
 	return r, nil
 }
 
 // challenge has who presents nothing told what upstream would like to see; nil: upstream likes to see nothing.
-func (p *Proxy) challenge(r *http.Request, repo cache.Repository) error {
-	if r.Header.Get("Authorization") != "" {
+func (p *Proxy) challenge(ctx context.Context, repo cache.Repository, c *call) error {
+	if c.presented != "" {
 		return nil
 	}
-	challenge, err := p.cache.Challenge(r.Context(), repo)
+	challenge, err := p.cache.Challenge(ctx, repo)
 	if err == nil && challenge != "" {
 		return &access.Refusal{Reason: access.Client, Challenge: challenge}
 	}

@@ -25,6 +25,7 @@ type call struct {
 	target     target // as far as it was parsed
 	user       string // who asks; "": nobody in particular
 	presents   bool   // whom the registry itself is to judge by what it presents
+	presented  string // that; never logged
 	asked      bool   // the cache was asked
 	verdict    cache.Verdict
 	hasVerdict bool

@@ -32,3 +32,14 @@ func decodePublic(b []byte) (checked time.Time, err error) {
 	checked = d.time()
 	return checked, d.done()
 }
+
+// Entrusted reports whether a registry was ever asked with more than nobody in particular has. That lasts as long as the index:
+// no sweep forgets it.
+func (x *Index) Entrusted(registry string) bool {
+	return x.get(trustKey(registry), func([]byte) error { return nil })
+}
+
+// SetEntrusted records that it is.
+func (x *Index) SetEntrusted(registry string) error {
+	return x.set(trustKey(registry), []byte{version})
+}

@@ -43,6 +43,7 @@ const (
 	listingKind = "l"
 	listedKind  = "k" // content that is kept
 	publicKind  = "p" // what upstream shows to everybody
+	trustKind   = "e" // registries that were ever asked with more than nobody has
 	sweptKind   = "v" // the highest version when Sweep began last, and the time
 )
 
@@ -56,6 +57,8 @@ func listingKey(r Repository, resource string) []byte {
 }
 
 func publicKey(r Repository, what string) []byte { return key(publicKind, r.Registry, r.Name, what) }
+
+func trustKey(registry string) []byte { return key(trustKind, registry) }
 
 // The keys of a kind begin with its prefix.
 var (

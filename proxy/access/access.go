@@ -64,34 +64,48 @@ func (r *Refusal) Error() string { return "refused: " + string(r.Reason) }
 // Docker Hub.
 const challenge = `Basic realm="entrepot", charset="UTF-8"`
 
-// Enter answers whether a request may come in, and as whom: "" is nobody in particular. With forRegistry its Authorization
-// is meant for the registry, and not looked at. The error is a *Refusal, or says why it can't be told now.
-func (p *Policy) Enter(r *http.Request, forRegistry bool) (user string, err error) {
+// Enter answers whether a request may come in, and as whom: user "" is nobody in particular. With forRegistry the registry is to judge
+// it by its Authorization, which is returned as presented then: unless that is a user and a password and there are Htpasswd, for it
+// is they who these are for. Two empty ones are what some clients answer to any challenge: nobody. The error is a *Refusal, or says
+// why it can't be told now.
+func (p *Policy) Enter(r *http.Request, forRegistry bool) (user, presented string, err error) {
 	if !p.near(r.RemoteAddr) {
-		return "", &Refusal{Reason: Network}
+		return "", "", &Refusal{Reason: Network}
 	}
-	if p.Htpasswd != nil && !forRegistry {
-		if name, password, ok := r.BasicAuth(); ok {
-			right, err := p.Htpasswd.Check(r.Context(), hostOf(r.RemoteAddr), name, password)
-			if err == nil && !right {
-				err = &Refusal{Password, challenge}
-			}
-			if err != nil {
-				return "", err
-			}
-			return name, nil
+	name, password, isBasic := r.BasicAuth()
+	switch anybody := name == "" && password == ""; {
+	case isBasic && anybody:
+	case isBasic && p.Htpasswd != nil:
+		right, err := p.Htpasswd.Check(r.Context(), hostOf(r.RemoteAddr), name, password)
+		if err == nil && !right {
+			err = &Refusal{Password, challenge}
 		}
+		if err != nil {
+			return "", "", err
+		}
+		return name, "", nil
+	case forRegistry:
+		presented = r.Header.Get("Authorization")
 	}
 	if user = commonName(r); user != "" || p.Anonymous {
-		return user, nil
+		return user, presented, nil
 	}
 	switch {
 	case p.Htpasswd == nil:
-		return "", &Refusal{Reason: Anonymous}
+		return "", "", &Refusal{Reason: Anonymous}
 	case forRegistry: // it can't say who it is here and there
-		return "", nil
+		return "", presented, nil
 	}
-	return "", &Refusal{Anonymous, challenge}
+	return "", "", &Refusal{Anonymous, challenge}
+}
+
+// Invite is the refusal of a question how to come in, by who does not say who it is, and could: some clients show their passwords
+// only to who has asked for them then. Nobody in particular is let in later all the same; nil: there are no passwords.
+func (p *Policy) Invite() error {
+	if p.Htpasswd == nil {
+		return nil
+	}
+	return &Refusal{Anonymous, challenge}
 }
 
 // Grant is what of a repository somebody may have.
@@ -100,6 +114,7 @@ type Grant int
 const (
 	Nothing    Grant = iota
 	Everything       // private or not
+	Open             // everything, if the registry was never asked for more than it shows to nobody in particular
 	Shown            // what the registry shows to nobody in particular
 	Presented        // what it shows to who presents what the client does
 )
@@ -115,12 +130,14 @@ func (p *Policy) May(user, registry, repository, tag string) (Grant, error) {
 	known := user != "" || p.Anonymous // who is for the registry to judge came in without a word on who it is
 	exposed := known && of.Credentials && of.Exposed != nil && of.Exposed(repository)
 	switch {
-	case exposed:
+	case exposed, mine && of.Credentials:
 		return Everything, nil
 	case of.Client:
 		return Presented, nil
-	case mine, !of.Credentials:
+	case mine:
 		return Everything, nil
+	case !of.Credentials:
+		return Open, nil
 	}
 	return Shown, nil
 }

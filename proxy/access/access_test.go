@@ -56,12 +56,12 @@ func TestNetworks(t *testing.T) {
 		"10.1.2.3":                    false,
 		"[::a01:203]:1000":            false, // not mapped: another address
 	} {
-		_, err := p.Enter(request(from, basic("x", "y")), false)
+		_, _, err := p.Enter(request(from, basic("x", "y")), false)
 		if refused := (*Refusal)(nil); (err == nil) != want || err != nil && (!errors.As(err, &refused) || *refused != Refusal{Reason: Network}) {
 			t.Errorf("%s: %v", from, err)
 		}
 	}
-	if _, err := (&Policy{Anonymous: true}).Enter(request("@"), false); err != nil {
+	if _, _, err := (&Policy{Anonymous: true}).Enter(request("@"), false); err != nil {
 		t.Errorf("without networks: %v", err)
 	}
 }
@@ -87,18 +87,26 @@ func TestWhoComesIn(t *testing.T) {
 		{"wrong password", Policy{Htpasswd: passwords}, request("", basic("alice", "wrong")), false, "", Refusal{Password, ask}},
 		{"wrong password, where none is needed", Policy{Htpasswd: passwords, Anonymous: true}, request("", basic("alice", "wrong")), false, "", Refusal{Password, ask}},
 		{"wrong user", Policy{Htpasswd: passwords}, request("", basic("bob", "sesame")), false, "", Refusal{Password, ask}},
-		{"neither", Policy{Htpasswd: passwords}, request("", basic("", "")), false, "", Refusal{Password, ask}},
+		{"neither", Policy{Htpasswd: passwords}, request("", basic("", "")), false, "", Refusal{Anonymous, ask}},
+		{"neither, where none is needed", Policy{Htpasswd: passwords, Anonymous: true}, request("", basic("", "")), false, "", Refusal{}},
 		{"certificate", Policy{}, request("", certificate("alice")), false, "alice", Refusal{}},
 		{"certificate of nobody", Policy{}, request("", certificate("")), false, "", Refusal{Reason: Anonymous}},
 		{"certificate that was not verified", Policy{}, request("", unverified), false, "", Refusal{Reason: Anonymous}},
 		{"certificate and wrong password", Policy{Htpasswd: passwords}, request("", certificate("alice"), basic("alice", "wrong")), false, "", Refusal{Password, ask}},
 		{"certificate and password", Policy{Htpasswd: passwords}, request("", certificate("carol"), basic("alice", "sesame")), false, "alice", Refusal{}},
-		{"for the registry", Policy{Htpasswd: passwords}, request("", basic("alice", "wrong")), true, "", Refusal{}},
+		{"for the registry", Policy{Htpasswd: passwords}, request("", bearer), true, "", Refusal{}},
+		{"for the registry, by password", Policy{Anonymous: true}, request("", basic("hub", "secret")), true, "", Refusal{}},
+		{"for us, where the registry is to judge", Policy{Htpasswd: passwords}, request("", basic("alice", "sesame")), true, "alice", Refusal{}},
+		{"wrong, where the registry is to judge", Policy{Htpasswd: passwords}, request("", basic("alice", "wrong")), true, "", Refusal{Password, ask}},
 		{"for the registry, with a certificate", Policy{}, request("", certificate("alice"), bearer), true, "alice", Refusal{}},
 		{"for the registry, without", Policy{}, request("", bearer), true, "", Refusal{Reason: Anonymous}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			user, err := tt.policy.Enter(tt.request, tt.forRegistry)
+			user, presented, err := tt.policy.Enter(tt.request, tt.forRegistry)
+			if meant := tt.forRegistry && user == "" && err == nil || tt.name == "for the registry, with a certificate"; (presented != "") != meant ||
+				meant && presented != tt.request.Header.Get("Authorization") {
+				t.Errorf("for the registry: %q", presented)
+			}
 			var refused Refusal
 			if r, ok := errors.AsType[*Refusal](err); ok {
 				refused = *r
@@ -125,12 +133,12 @@ func TestWhoMayHaveWhat(t *testing.T) {
 		{"", "locked", "corp/app", Shown, Shown},
 		{"", "locked", "base", Everything, Shown},
 		{"bob", "locked", "base", Everything, Everything},
-		{"", "free", "corp/app", Everything, Everything},
+		{"", "free", "corp/app", Open, Open},
 		{"bob", "locked", "corp/app", Shown, Shown},
 		{"alice", "locked", "corp/app", Everything, Everything},
 		{"alice", "locked", "corp/other", Shown, Nothing},
 		{"alice", "locked", "base", Everything, Nothing},
-		{"alice", "free", "corp/app", Everything, Nothing},
+		{"alice", "free", "corp/app", Open, Nothing},
 		{"", "asks", "corp/app", Presented, Presented},
 		{"", "asks", "base", Everything, Presented}, // of those whom the registry is to judge nothing is known yet
 		{"bob", "asks", "base", Everything, Everything},

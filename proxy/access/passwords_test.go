@@ -223,7 +223,7 @@ func TestAnAddressKeepsNobodyElseOut(t *testing.T) {
 		for i := range 2 * (maxWaiting + 1) * runtime.GOMAXPROCS(0) {
 			all.Go(func() {
 				for n := 0; stop.Err() == nil; n++ {
-					_, err := p.Enter(request("192.0.2.1:1", basic("alice", fmt.Sprint(i, n))), false)
+					_, _, err := p.Enter(request("192.0.2.1:1", basic("alice", fmt.Sprint(i, n))), false)
 					if errors.Is(err, ErrBusy) {
 						<-time.After(10 * time.Millisecond)
 					}
@@ -231,7 +231,7 @@ func TestAnAddressKeepsNobodyElseOut(t *testing.T) {
 			})
 		}
 		<-time.After(time.Second)
-		user, err := p.Enter(request("192.0.2.2:1", basic("alice", "sesame")), false)
+		user, _, err := p.Enter(request("192.0.2.2:1", basic("alice", "sesame")), false)
 		if user != "alice" || err != nil {
 			t.Errorf("%q, %v", user, err)
 		}
