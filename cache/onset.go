@@ -29,9 +29,19 @@ type onset struct {
 	over  bool        // the answer has started
 }
 
+type waitingSince struct{}
+
+// WaitingSince returns a context for who has waited for an answer since then already.
+func WaitingSince(ctx context.Context, began time.Time) context.Context {
+	return context.WithValue(ctx, waitingSince{}, began)
+}
+
 // starting returns a context that ends after startWithin, unless started was called before, and at the latest with whole.
 func starting(ctx context.Context) (context.Context, *onset) {
 	o := &onset{Context: ctx, began: time.Now()}
+	if earlier, ok := ctx.Value(waitingSince{}).(time.Time); ok {
+		o.began = earlier
+	}
 	return o, o
 }
 

@@ -110,6 +110,9 @@ func (p *Proxy) handle(find finder, h handler) http.HandlerFunc {
 	}
 }
 
+// aWhile is what is said to the cache of how long a request has waited already: it has less time then.
+const aWhile = time.Second
+
 func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, c *call, find finder, h handler) error {
 	registry, lost := find(r, c)
 	policy := p.policy.Load()
@@ -125,6 +128,9 @@ func (p *Proxy) answer(w http.ResponseWriter, r *http.Request, c *call, find fin
 		var err error
 		if r, err = p.admit(policy, r, c, registry); err != nil {
 			return err
+		}
+		if time.Since(c.start) > aWhile { // to be admitted
+			r = r.WithContext(cache.WaitingSince(r.Context(), c.start))
 		}
 	}
 	return h(w, r, c)
