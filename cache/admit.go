@@ -43,6 +43,9 @@ const (
 	heldPatience = 2 * time.Second
 	heldFor      = 10 * time.Second
 
+	// throttledFor is how old a verdict may be that stands in for the answer of a registry that is asked too much.
+	throttledFor = 24 * time.Hour
+
 	// admitPatience is how long a request waits for the answer whether it may be answered. There is still the answer to be waited
 	// for, and clients that give up at all do so after 30 s.
 	admitPatience = 10 * time.Second
@@ -100,14 +103,22 @@ func (c *Cache) Admit(ctx context.Context, repo Repository, subject, authorizati
 	switch {
 	case err == nil, isAnswer(err), ctx.Err() != nil:
 		return err
-	case public && (isOutage(err) || errors.Is(err, errUnsettled)): // else it is about how this was asked for, and anybody could
-		// find something to ask for that has the verdict hold for ever
+	case public && c.holds(known, err):
 		c.admissions.hold(admissionKey{repo, who, partOf(subject)}, known, c.opts.Now().Add(heldFor))
 		return nil
 	case ok && known.err != nil:
 		return known.err
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// holds reports whether that a repository was public holds although upstream did not say so now. What is about how something was
+// asked for, as by a 400, anybody could have upstream say for ever, and a 429 at least for long.
+func (c *Cache) holds(known admission, err error) bool {
+	if isThrottled(err) {
+		return c.opts.Now().Sub(known.checked) < throttledFor
+	}
+	return isOutage(err) || errors.Is(err, errUnsettled)
 }
 
 // admitted looks up what is known of the part that the subject is of; ok is false if that is nothing. The error is that the

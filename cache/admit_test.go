@@ -347,6 +347,17 @@ func TestOneAskersAbsenceIsNotAnothers(t *testing.T) {
 	})
 }
 
+// TestPublicHoldsOverARateLimitForADay has an upstream that is asked too much, as anybody can have it.
+func TestPublicHoldsOverARateLimitForADay(t *testing.T) {
+	c := newCourt(t)
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+	c.j.says(429)
+	c.pass(publicFor)
+	c.expect("manifests/1", "", "", "manifests/1 as ")
+	c.pass(throttledFor)
+	c.expect("manifests/1", "", "unavailable", "manifests/1 as ")
+}
+
 // TestASlowVerdictHoldsUpNobodyForLong has an upstream that takes a minute, and then says that what was public is private.
 func TestASlowVerdictHoldsUpNobodyForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

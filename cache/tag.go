@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/entrepot/entrepot/cache/index"
+	"github.com/entrepot/entrepot/upstream"
 )
 
 // manifestByTag serves a fresh tag from the cache. Otherwise upstream is asked, once however many want it; when it fails, or has
@@ -213,7 +214,7 @@ func (c *Cache) askTag(ctx context.Context, r *remote, repo Repository, tag stri
 		case err == nil:
 			return found{index.Tag{Manifest: m.Descriptor}, m}, nil
 		case isAnswer(err), isSilence(err):
-			if isAbsence(err) { // here somebody wants to know
+			if isAbsence(err) && upstream.PresentedIn(ctx) == (upstream.Presented{}) { // here somebody wants to know
 				c.absent.note(manifestThing(repo, tag), err, c.opts.Now(), false)
 			}
 			return found{}, r.note(began, err)

@@ -28,7 +28,8 @@ type Limits interface {
 }
 
 // routeLimits serves the limits: GET tells them, PUT changes those that it names, and tells all. Who PUTs has to say that it sends
-// JSON, which no page of another site can do behind a person's back: the browser would ask here first, and get no for an answer.
+// JSON, which no page of another site can do behind a person's back: the browser would ask here first, and get no for an answer. Nor
+// may it be a page at all, for one may have come from a name that was made to mean this address: browsers say whose page it is.
 func routeLimits(r *mux.Router, l Limits) {
 	r.HandleFunc(BandwidthPath, func(w http.ResponseWriter, req *http.Request) {
 		status, err := http.StatusMethodNotAllowed, errors.New("allowed: GET, and PUT of a JSON object with limits by name")
@@ -54,6 +55,9 @@ func routeLimits(r *mux.Router, l Limits) {
 func setLimits(w http.ResponseWriter, req *http.Request, l Limits) (int, error) {
 	if sent, _, err := mime.ParseMediaType(req.Header.Get("Content-Type")); err != nil || sent != "application/json" {
 		return http.StatusUnsupportedMediaType, errors.New("the Content-Type has to be application/json")
+	}
+	if req.Header.Get("Origin") != "" {
+		return http.StatusForbidden, errors.New("limits are not changed by web pages")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxLimits))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {

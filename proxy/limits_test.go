@@ -82,6 +82,18 @@ func TestLimitsAreToldAndChanged(t *testing.T) {
 	}
 }
 
+func TestLimitsAreNotForPages(t *testing.T) {
+	h := Admin(NewMetrics(nil, "test"), func() bool { return true }, func() cache.Stats { return cache.Stats{} }, someLimits{"upstream": "1MB/s"})
+	r := httptest.NewRequest(http.MethodPut, BandwidthPath, strings.NewReader(`{"upstream": "30MB/s"}`))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Origin", "http://rebound.example:5001")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if w.Code != http.StatusForbidden {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 func TestWithoutLimitsNoneAreServed(t *testing.T) {
 	if status, _ := admin(t, NewMetrics(nil, "test"), cache.Stats{}, "GET", BandwidthPath); status != 404 {
 		t.Errorf("%d", status)

@@ -128,7 +128,7 @@ func (p *Policy) May(user, registry, repository, tag string) (Grant, error) {
 	}
 	of := p.Registries[registry]
 	known := user != "" || p.Anonymous // who is for the registry to judge came in without a word on who it is
-	exposed := known && of.Credentials && of.Exposed != nil && of.Exposed(repository)
+	exposed := known && (of.Credentials || !of.Client) && of.Exposed != nil && of.Exposed(repository)
 	switch {
 	case exposed, mine && of.Credentials:
 		return Everything, nil

@@ -95,7 +95,7 @@ func OpenPasswords(path string, changed func(error)) (*Passwords, error) {
 	if changed == nil {
 		changed = func(error) {}
 	}
-	processors := runtime.GOMAXPROCS(0)
+	processors := max(runtime.GOMAXPROCS(0)/2, 1) // for checks: who needs none should not wait for one
 	p := &Passwords{file: watched.New(path, maxFile), changed: changed, turns: make(chan struct{}, processors), queue: make(chan struct{}, maxWaiting*processors),
 		compare: bcrypt.CompareHashAndPassword, right: make(map[pair]time.Time), wrong: make(map[pair]time.Time),
 		checks: make(map[pair]*check), queued: make(map[string]int)}
