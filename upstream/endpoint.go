@@ -63,6 +63,7 @@ type endpoint struct {
 	mu sync.Mutex
 	// guards following
 	known       challenge // its last usable challenge; zero before the first
+	free        time.Time // until then it is taken to ask for nothing at its root, if it is known for no challenge
 	realm       origin    // of the token server that was asked last on its behalf; "" before the first
 	health      [len(traffics)]health
 	throttled   time.Time // until then it is to be spared further blob streams

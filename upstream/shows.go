@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -128,14 +129,34 @@ func storageRefused(err error) bool {
 // asked for it only when it is not known yet.
 func (r *Registry) Challenge(ctx context.Context, repository string) (string, error) {
 	e := r.endpoints[0]
-	c := e.challenge()
-	if c == (challenge{}) {
+	c, free := e.asks()
+	if c == (challenge{}) && !free {
 		var err error
 		if c, err = r.fetchChallenge(ctx, e); err != nil {
 			return "", err
 		}
+		e.asked(c)
 	}
 	return c.header(r.name, repository), nil
+}
+
+// freeFor is how long an endpoint that asks for nothing is not asked again for what it asks for: clients ask with each request.
+const freeFor = time.Minute
+
+// asks returns what an endpoint asks for, as far as it is known; free tells that it did not ask for anything a moment ago.
+func (e *endpoint) asks() (c challenge, free bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.known, time.Now().Before(e.free)
+}
+
+// asked notes what an endpoint asks for.
+func (e *endpoint) asked(c challenge) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c == (challenge{}) {
+		e.free = time.Now().Add(freeFor)
+	}
 }
 
 // fetchChallenge asks an endpoint's root as nobody.

@@ -307,3 +307,17 @@ func TestChallengesOfWhoIsGoneCostFewConnections(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoAsksForNothingIsNotAskedByEachClient(t *testing.T) {
+	w := newWorld(t)
+	w.serve("https://registry.test", answer(200, []byte("{}")))
+	r := w.registry(Options{}, "https://registry.test")
+	for range 3 {
+		if c, err := r.Challenge(t.Context(), repo); c != "" || err != nil {
+			t.Errorf("%q, %v", c, err)
+		}
+	}
+	if lines := w.lines(); len(lines) != 1 {
+		t.Errorf("%q", lines)
+	}
+}
