@@ -81,7 +81,7 @@ type check struct {
 
 // roll is what a file says.
 type roll struct {
-	hashes map[string][]byte // by name
+	hashes map[string][]byte // by name; at least one
 	names  []string          // sorted
 }
 
@@ -89,7 +89,8 @@ type roll struct {
 type pair [sha256.Size]byte
 
 // OpenPasswords reads an htpasswd file: lines of a name, a colon, and a bcrypt hash, as htpasswd -B makes them; empty ones and
-// such as begin with # are left out. Whenever it has been read again, changed is told: by nil that the new passwords hold, or
+// such as begin with # are left out. A file that names nobody is an error: it is one that somebody is still writing, or the wrong
+// one, sooner than a wish to let nobody in. Whenever it has been read again, changed is told: by nil that the new passwords hold, or
 // why the old ones still do. It may be nil.
 func OpenPasswords(path string, changed func(error)) (*Passwords, error) {
 	if changed == nil {
@@ -112,10 +113,7 @@ func OpenPasswords(path string, changed func(error)) (*Passwords, error) {
 // Check reports whether the password, which came from an address, is the user's. It takes as long for a user who is not known as for
 // one who is. The error is ErrBusy, or that of ctx.
 func (p *Passwords) Check(ctx context.Context, from, user, password string) (right bool, err error) {
-	hash, known, ok := p.lookup(user)
-	if !ok {
-		return false, nil // there is nobody at all
-	}
+	hash, known := p.lookup(user)
 	this := p.pair(user, password, hash)
 	for {
 		if right, remembered := p.recall(this); remembered {
@@ -214,18 +212,15 @@ func (p *Passwords) leave(from string) {
 	}
 }
 
-// lookup returns a user's hash; that of another for one who is not known, always the same one. There is none if ok is false.
-func (p *Passwords) lookup(user string) (hash []byte, known, ok bool) {
+// lookup returns a user's hash; that of another for one who is not known, always the same one.
+func (p *Passwords) lookup(user string) (hash []byte, known bool) {
 	p.refresh()
 	now := p.roll.Load()
 	if hash, known = now.hashes[user]; known {
-		return hash, true, true
-	}
-	if len(now.names) == 0 {
-		return nil, false, false
+		return hash, true
 	}
 	at := p.pair(user, "", nil)
-	return now.hashes[now.names[binary.BigEndian.Uint64(at[:])%uint64(len(now.names))]], false, true
+	return now.hashes[now.names[binary.BigEndian.Uint64(at[:])%uint64(len(now.names))]], false
 }
 
 func (p *Passwords) pair(user, password string, hash []byte) (is pair) {
@@ -298,7 +293,7 @@ func (p *Passwords) readLocked() (changed bool, err error) {
 	return true, nil
 }
 
-// parse reads an htpasswd file. Its errors name the line, and nothing that stands after the name.
+// parse reads an htpasswd file with at least one user. Its errors name the line, and nothing that stands after the name.
 func parse(text []byte) (map[string][]byte, error) {
 	users, n := make(map[string][]byte), 0
 	for line := range bytes.Lines(text) {
@@ -321,6 +316,9 @@ func parse(text []byte) (map[string][]byte, error) {
 			return nil, fmt.Errorf("line %d: %.100q is there twice", n, name)
 		}
 		users[name] = []byte(hash)
+	}
+	if len(users) == 0 {
+		return nil, errors.New("it has no user: add one by htpasswd -B")
 	}
 	return users, nil
 }
