@@ -32,7 +32,7 @@ func (k *checker) pair(certKey, cert, keyKey, key string) {
 		k.fail(keyKey, "a key without its certificate; %s", allowed)
 		return
 	}
-	certPEM, keyPEM := k.file(certKey, cert, allowed), k.file(keyKey, key, allowed)
+	certPEM, keyPEM := k.file(certKey, cert, maxSecretFile, allowed), k.file(keyKey, key, maxSecretFile, allowed)
 	if certPEM == nil || keyPEM == nil {
 		return
 	}
@@ -47,14 +47,14 @@ func (k *checker) authorities(key, path string) {
 	if path == "" {
 		return
 	}
-	if text := k.file(key, path, allowed); text != nil && !x509.NewCertPool().AppendCertsFromPEM(text) {
+	if text := k.file(key, path, maxSecretFile, allowed); text != nil && !x509.NewCertPool().AppendCertsFromPEM(text) {
 		k.fail(key, "%s has no certificate; %s", quote(path), allowed)
 	}
 }
 
-// file returns what a file holds, nil if it can't be had.
-func (k *checker) file(key, path, allowed string) []byte {
-	text, err := readRegular(path, maxSecretFile)
+// file returns what a file of at most limit bytes holds, nil if it can't be had.
+func (k *checker) file(key, path string, limit int64, allowed string) []byte {
+	text, err := readRegular(path, limit)
 	if err != nil {
 		k.fail(key, "%s; %s", err, allowed)
 		return nil
@@ -62,12 +62,21 @@ func (k *checker) file(key, path, allowed string) []byte {
 	return text
 }
 
+// htpasswd checks a file of users and passwords.
+func (k *checker) htpasswd(key, path string) {
+	if path == "" {
+		return
+	}
+	text := k.file(key, path, maxHtpasswd, "allowed: a file that can be read, with lines as htpasswd -B writes them")
+	if problem := htpasswdProblem(text); text != nil && problem != "" {
+		k.fail(key, "%s: %s", quote(path), problem)
+	}
+}
+
 // access checks who may pull.
 func (k *checker) access(registries []string) {
 	a := k.config.Access
-	if a.HtpasswdFile != "" {
-		k.file("access.htpasswd_file", a.HtpasswdFile, "allowed: a file that can be read, with lines as htpasswd -B writes them")
-	}
+	k.htpasswd("access.htpasswd_file", a.HtpasswdFile)
 	const how = "allowed: with access.htpasswd_file or tls.client_ca_file"
 	if a.Anonymous == "deny" && !k.config.identifies() {
 		k.fail("access.anonymous", "nobody could say who they are, so nobody could pull; %s", how)
@@ -132,7 +141,7 @@ func (k *checker) loginSource(l Login, key string) {
 	}
 	if l.DockerConfig != "" {
 		const allowed = "allowed: a config.json of docker's"
-		if text := k.file(key+".docker_config", l.DockerConfig, allowed); text != nil && !json.Valid(text) {
+		if text := k.file(key+".docker_config", l.DockerConfig, maxSecretFile, allowed); text != nil && !json.Valid(text) {
 			k.fail(key+".docker_config", "%s is not JSON; %s", quote(l.DockerConfig), allowed)
 		}
 	}

@@ -149,11 +149,14 @@ func wholeConfig() *Config {
 	}
 }
 
+// aHash is one that htpasswd -B made.
+const aHash = "$2y$05$abcdefghijklmnopqrstuuMYSTpEoBLdR6dHtWoEHVbG0pFTGLPWq"
+
 // namedFiles makes the files that configurations of these tests name, in the working directory.
 func namedFiles(t *testing.T) {
 	cert, key := certificate(t)
 	for name, text := range map[string]string{
-		"hub": "from-file\n", "cert.pem": cert, "key.pem": key, "ca.pem": cert, "htpasswd": "alice:$2y$05$", "config.json": "{}",
+		"hub": "from-file\n", "cert.pem": cert, "key.pem": key, "ca.pem": cert, "htpasswd": "alice:" + aHash + "\n", "config.json": "{}",
 	} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

@@ -45,13 +45,15 @@ func recipes(t *testing.T) (all []string) {
 	t.Helper()
 	dir := t.TempDir()
 	one := newIdentity(t, "readme")
+	files := map[string][]byte{"cert.pem": one.cert, "key.pem": one.key, "ca.pem": one.cert, "config.json": []byte("{}"),
+		"htpasswd": []byte("build:$2y$04$abcdefghijklmnopqrstuuMYSTpEoBLdR6dHtWoEHVbG0pFTGLPWq\n")}
 	places := regexp.MustCompile(`(?:/run/secrets|/etc/entrepot)/([\w.-]+)`)
 	for _, block := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(readme(t), -1) {
 		if strings.HasPrefix(block[1], "services:") {
 			continue // a CI runner's file, not ours
 		}
 		for _, place := range places.FindAllStringSubmatch(block[1], -1) {
-			text := map[string][]byte{"cert.pem": one.cert, "key.pem": one.key, "ca.pem": one.cert, "config.json": []byte("{}")}[place[1]]
+			text := files[place[1]]
 			if text == nil {
 				text = []byte("s3cret")
 			}
