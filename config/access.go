@@ -26,14 +26,15 @@ type Access struct {
 
 // User is somebody who may have more than everybody.
 type User struct {
-	// Pull is what may be pulled, private or not. By digest, only what is meant with all its tags. It has no default.
+	// Pull is what may be pulled, private or not: repositories, with all that is in them. A tag is refused: what it names is asked for
+	// by digests, which are of no tag. It has no default.
 	Pull []Pattern `yaml:"pull"`
 }
 
-// Match reports whether the user may have an image; tag is "" for what is asked for by digest.
-func (u User) Match(registry, repository, tag string) bool {
+// Match reports whether the user may have a repository.
+func (u User) Match(registry, repository string) bool {
 	for _, pattern := range u.Pull {
-		if pattern.Match(registry, repository, tag) {
+		if pattern.Match(registry, repository, "") {
 			return true
 		}
 	}

@@ -29,7 +29,7 @@
 //	  anonymous: auto
 //	  htpasswd_file: /etc/entrepot/htpasswd
 //	  users:
-//	    alice: {pull: [ghcr.io/owner/**, docker.io/library/*:*]}
+//	    alice: {pull: [ghcr.io/owner/**, docker.io/library/*]}
 //	cache:
 //	  max_size: 200GiB
 //	  min_free: 5%

@@ -19,7 +19,7 @@ func TestEnvironmentGivesEveryField(t *testing.T) {
 		"ENTREPOT_ACCESS_ANONYMOUS=allow",
 		"ENTREPOT_ACCESS_HTPASSWD_FILE=htpasswd",
 		"ENTREPOT_ACCESS_USERS=Alice",
-		"ENTREPOT_ACCESS_USERS_ALICE_PULL=ghcr.io/corp/**, Docker.io/tools:v*",
+		"ENTREPOT_ACCESS_USERS_ALICE_PULL=ghcr.io/corp/**, Docker.io/tools-*",
 		"ENTREPOT_CACHE_REVALIDATE_TIMEOUT=1s",
 		"ENTREPOT_CACHE_NEGATIVE_TTL=0",
 		"ENTREPOT_CACHE_ON_UPSTREAM_DELETE=keep",

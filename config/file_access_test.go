@@ -42,6 +42,11 @@ func TestWhatIsWrongOfUpstreamsAndClients(t *testing.T) {
 			`f.yaml:6: access.users.bob: "bob" may pull no more than everybody; allowed: pull, with patterns such as ghcr.io/corp/**`,
 			`f.yaml:8: access.users.eve.pull[0]: the registry of "a.io/b" is not configured; allowed: docker.io`,
 		}},
+		{"tags of users", "access:\n  htpasswd_file: htpasswd\n  users:\n    alice:\n      pull: [\"tools:v*\", \"docker.io/tools:v*\", \"docker.io/corp/**:*\"]\n", []string{
+			`f.yaml:5: access.users.alice.pull[0]: "tools:v*" names no repository; ` + patternAllowed,
+			`f.yaml:5: access.users.alice.pull[1]: "docker.io/library/tools:v*" has a tag, but layers are asked for without one, so nobody could pull; allowed: docker.io/library/tools`,
+			`f.yaml:5: access.users.alice.pull[2]: "docker.io/corp/**:*" has a tag, but layers are asked for without one, so nobody could pull; allowed: docker.io/corp/**`,
+		}},
 		{"policy", "cache:\n  revalidate_timeout: 21s\n  on_upstream_delete: drop\nregistries:\n  a.io:\n    authorization: both\n    tag_ttl: [latest]\n    expose: [a.io/b, A/b]\n    quota_reserve: all\n    bandwidth: mon 1MB/s\n", []string{
 			`f.yaml:3: cache.on_upstream_delete: "drop" is unknown; allowed: follow, keep`,
 			`f.yaml:6: registries.a.io.authorization: "both" is unknown; allowed: mirror, client`,

@@ -74,7 +74,7 @@ registries:
 }
 
 func TestUsersAndExposedRepositories(t *testing.T) {
-	c, err := loadText(t, `access: {htpasswd_file: htpasswd, users: {alice: {pull: [ghcr.io/corp/**, "docker.io/tools:v*", "docker.io/odd:{,v}", "docker.io/all:**"]}}}
+	c, err := loadText(t, `access: {htpasswd_file: htpasswd, users: {alice: {pull: [ghcr.io/corp/**, "docker.io/tools-{a,b}"]}}}
 registries: {docker.io: {expose: [base-*, corp/**]}, ghcr.io: {}}
 `, nil)
 	if err != nil {
@@ -84,14 +84,13 @@ registries: {docker.io: {expose: [base-*, corp/**]}, ghcr.io: {}}
 		t.Error("with an htpasswd, the anonymous may pull by themselves")
 	}
 	for _, tt := range []struct {
-		registry, repository, tag string
-		want                      bool
+		registry, repository string
+		want                 bool
 	}{
-		{"ghcr.io", "corp/a/b", "v1", true}, {"ghcr.io", "corp/a", "", true}, {"ghcr.io", "other/a", "v1", false}, {"docker.io", "corp/a", "v1", false},
-		{"docker.io", "library/tools", "v1", true}, {"docker.io", "library/tools", "x", false}, {"docker.io", "library/tools", "", false},
-		{"docker.io", "library/odd", "", false}, {"docker.io", "library/all", "", true},
+		{"ghcr.io", "corp/a/b", true}, {"ghcr.io", "corp/a", true}, {"ghcr.io", "other/a", false}, {"docker.io", "corp/a", false},
+		{"docker.io", "library/tools-b", true}, {"docker.io", "library/tools-c", false}, {"docker.io", "tools-b", false},
 	} {
-		if got := c.Access.Users["alice"].Match(tt.registry, tt.repository, tt.tag); got != tt.want {
+		if got := c.Access.Users["alice"].Match(tt.registry, tt.repository); got != tt.want {
 			t.Errorf("%+v: %v", tt, got)
 		}
 	}

@@ -93,6 +93,12 @@ func (k *checker) access(registries []string) {
 			k.fail(key, "%s may pull no more than everybody; allowed: pull, with patterns such as ghcr.io/corp/**", quote(name))
 		}
 		k.patterns(key+".pull", a.Users[name].Pull, registries)
+		for i, pattern := range a.Users[name].Pull {
+			if registry, repository, _, tagged := pattern.cut(); tagged {
+				k.fail(item(key+".pull", i), "%s has a tag, but layers are asked for without one, so nobody could pull; allowed: %s",
+					quote(string(pattern)), clip(registry+"/"+repository))
+			}
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ access:
   allow_clients: [10.0.0.0/8, 192.0.2.7]
   anonymous: allow
   htpasswd_file: htpasswd
-  users: {Alice: {pull: [ghcr.io/corp/**, Docker.io/tools:v*]}}
+  users: {Alice: {pull: [ghcr.io/corp/**, Docker.io/tools-*]}}
 cache:
   {max_size: 200GiB, min_free: 5%, pin: [Docker.io/alpine:3.*, ghcr.io/owner/**], scrub_rate: 20MiB/s, verify_after: 0,
   tag_ttl: 90s, revalidate_timeout: 1s, negative_ttl: 0, on_upstream_delete: keep, fill: whole, when_abandoned: park, read_ahead: off}
@@ -82,7 +82,7 @@ func wholeConfig() *Config {
 			AllowClients: []Network{{netip.MustParsePrefix("10.0.0.0/8")}, {netip.MustParsePrefix("192.0.2.7/32")}},
 			Anonymous:    "allow",
 			HtpasswdFile: "htpasswd",
-			Users:        map[string]User{"Alice": {Pull: []Pattern{"ghcr.io/corp/**", "docker.io/library/tools:v*"}}},
+			Users:        map[string]User{"Alice": {Pull: []Pattern{"ghcr.io/corp/**", "docker.io/library/tools-*"}}},
 		},
 		Cache: Cache{
 			MaxSize: Space{Bytes: 200 << 30}, MinFree: Space{Percent: 5},

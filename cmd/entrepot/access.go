@@ -72,7 +72,7 @@ func policy(started, c *config.Config, open *access.Passwords) *access.Policy {
 		p.Networks = append(p.Networks, network.Prefix)
 	}
 	for name, user := range c.Access.Users {
-		p.Users[name] = user.Match
+		p.Users[name] = func(registry, repository, _ string) bool { return user.Match(registry, repository) }
 	}
 	for name, registry := range started.Registries {
 		says := c
