@@ -144,6 +144,7 @@ func (l *loader) set(v reflect.Value, text, key string) {
 			}
 			v.Set(reflect.Append(v, element))
 		}
+		l.hollow(key, v.Len())
 	case reflect.Bool:
 		if text != "true" && text != "false" {
 			l.fail(key, "%s is unknown; allowed: true, false", quote(text))

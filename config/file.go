@@ -115,6 +115,7 @@ func (l *loader) want(n *yaml.Node, kind yaml.Kind, key string) bool {
 }
 
 func (l *loader) decodeList(n *yaml.Node, v reflect.Value, key string) {
+	l.hollow(key, len(n.Content))
 	items := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
 	for i, item := range n.Content {
 		l.decode(item, items.Index(i), fmt.Sprintf("%s[%d]", key, i), item.Line)

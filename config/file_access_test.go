@@ -47,6 +47,49 @@ func TestWhatIsWrongOfUpstreamsAndClients(t *testing.T) {
 			`f.yaml:5: access.users.alice.pull[1]: "docker.io/library/tools:v*" has a tag, but layers are asked for without one, so nobody could pull; allowed: docker.io/library/tools`,
 			`f.yaml:5: access.users.alice.pull[2]: "docker.io/corp/**:*" has a tag, but layers are asked for without one, so nobody could pull; allowed: docker.io/corp/**`,
 		}},
+		{"lists of nothing", `access:
+  allow_clients: []
+  htpasswd_file: htpasswd
+  users:
+    alice:
+      pull: []
+registries:
+  a.io:
+    credentials: []
+  b.io:
+    credentials:
+      exec: []
+  c.io:
+    credentials:
+    - {username: u, exec: []}
+    - {helper: h, exec: []}
+  d.io: {credentials: , expose: [], hosts: []}
+`, []string{
+			"f.yaml:2: access.allow_clients: an empty list would let in everybody; allowed: networks such as 10.0.0.0/8, or to leave the key out for everybody",
+			`f.yaml:5: access.users.alice: "alice" may pull no more than everybody; allowed: pull, with patterns such as ghcr.io/corp/**`,
+			"f.yaml:9: registries.a.io.credentials: an empty list has no credentials; " + loginAllowed + ", or to leave the key out for none",
+			"f.yaml:12: registries.b.io.credentials.exec: " + execProblem,
+			"f.yaml:15: registries.c.io.credentials[0].exec: " + execProblem,
+			"f.yaml:16: registries.c.io.credentials[1].exec: " + execProblem,
+		}},
+		{"tag rules", `registries:
+  docker.io:
+    tag_ttl:
+    - latest 1m
+    - docker.io/library/redis:latest 1m
+    - "**:* 2m"
+    - "corp/**:v* 1d"
+    - "** 1d"
+  a.io:
+    tag_ttl: ["A.io/b 1m", "index.docker.io/b 1m", "a.io/**:latest 1m", "**:latest 1m", "** 2m"]
+`, []string{
+			`f.yaml:4: registries.docker.io.tag_ttl[0]: "latest" could be a repository or a tag; allowed: "**:latest 1m" for the tag, "latest:* 1m" for the repository`,
+			`f.yaml:10: registries.a.io.tag_ttl[0]: "A.io/b" has what no name has; allowed: repository:tag and a duration, such as **:latest 1m or library/*:v[0-9]* 1d`,
+			`f.yaml:10: registries.a.io.tag_ttl[2]: "a.io/**" begins with the name of the registry, which goes without saying; allowed: **`,
+			`f.yaml:5: registries.docker.io.tag_ttl[1]: "docker.io/library/redis" begins with the name of the registry, which goes without saying; allowed: library/redis`,
+			`f.yaml:7: registries.docker.io.tag_ttl[3]: "corp/**:v* 1d" is never reached: "**:* 2m" before it is for everything, and the first that fits decides; allowed: to put it before that`,
+			`f.yaml:8: registries.docker.io.tag_ttl[4]: "**:* 1d" is never reached: "**:* 2m" before it is for everything, and the first that fits decides; allowed: to put it before that`,
+		}},
 		{"policy", "cache:\n  revalidate_timeout: 21s\n  on_upstream_delete: drop\nregistries:\n  a.io:\n    authorization: both\n    tag_ttl: [latest]\n    expose: [a.io/b, A/b]\n    quota_reserve: all\n    bandwidth: mon 1MB/s\n", []string{
 			`f.yaml:3: cache.on_upstream_delete: "drop" is unknown; allowed: follow, keep`,
 			`f.yaml:6: registries.a.io.authorization: "both" is unknown; allowed: mirror, client`,
@@ -122,6 +165,13 @@ func TestVariablesOfSeveralCredentialsAndOfUsers(t *testing.T) {
 	const path = "allowed: the path of a key, as in ENTREPOT_CACHE_MAX_SIZE"
 	want := "ENTREPOT_ACCESS_USERS_ALICE_PULL: unknown variable; its user is not configured: name it in ENTREPOT_ACCESS_USERS; " + path + "\n" +
 		"ENTREPOT_REGISTRIES_A_IO_CREDENTIALS_USERNAME: unknown variable; of several credentials no variable could say which is meant: set them in the file; " + path
+	if diff := cmp.Diff(want, message(err)); diff != "" {
+		t.Error(diff)
+	}
+	_, err = loadText(t, "", []string{"ENTREPOT_ACCESS_ALLOW_CLIENTS=", "ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_EXEC=", "ENTREPOT_OFFLINE=1"})
+	want = `ENTREPOT_OFFLINE: "1" is unknown; allowed: true, false` + "\n" +
+		"ENTREPOT_ACCESS_ALLOW_CLIENTS: an empty list would let in everybody; allowed: networks such as 10.0.0.0/8, or to leave the key out for everybody\n" +
+		"ENTREPOT_REGISTRIES_DOCKER_IO_CREDENTIALS_EXEC: " + execProblem
 	if diff := cmp.Diff(want, message(err)); diff != "" {
 		t.Error(diff)
 	}

@@ -65,7 +65,8 @@ type TagRule struct {
 	TTL        Duration
 }
 
-// UnmarshalText parses repository:tag and a duration, such as "**:latest 1m". Without a tag all tags are meant.
+// UnmarshalText parses repository:tag and a duration, such as "**:latest 1m". Without a tag all tags are meant. One word, which could
+// be a tag's as well, is refused.
 func (r *TagRule) UnmarshalText(text []byte) error {
 	const allowed = "allowed: repository:tag and a duration, such as **:latest 1m or library/*:v[0-9]* 1d"
 	words := strings.Fields(string(text))
@@ -75,6 +76,10 @@ func (r *TagRule) UnmarshalText(text []byte) error {
 	repository, tag, tagged := strings.Cut(words[0], ":")
 	if problem := imageProblem(repository, tag, tagged); problem != "" {
 		return fmt.Errorf("%s %s; %s", quote(words[0]), problem, allowed)
+	}
+	if !tagged && !strings.ContainsAny(repository, "/*") {
+		return fmt.Errorf("%s could be a repository or a tag; allowed: %s for the tag, %s for the repository", quote(repository),
+			quote("**:"+words[0]+" "+words[1]), quote(words[0]+":* "+words[1]))
 	}
 	ttl, err := parseDuration(words[1])
 	if err != nil {

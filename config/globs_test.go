@@ -42,6 +42,7 @@ func TestTagRule(t *testing.T) {
 	} {
 		refuses[TagRule](t, in, want+allowed)
 	}
+	refuses[TagRule](t, "latest 1m", `"latest" could be a repository or a tag; allowed: "**:latest 1m" for the tag, "latest:* 1m" for the repository`)
 }
 
 func TestTheFirstTagRuleThatIsForATagDecides(t *testing.T) {

@@ -76,6 +76,7 @@ type origin struct {
 	source  string
 	line    int
 	refused bool // what was given there is an error already, and was not taken
+	empty   bool // what was given there is a list of nothing
 }
 
 // of returns where the value at key, or what contains it, was given. The zero origin is nowhere.
@@ -110,6 +111,13 @@ func (o origins) replace(key string, from origin) {
 		}
 	}
 	o[key] = from
+}
+
+// hollow notes that the list at key was given, and has nothing in it.
+func (l *loader) hollow(key string, length int) {
+	from := l.origins[key]
+	from.empty = length == 0
+	l.origins[key] = from
 }
 
 // fail reports that the value at key is wrong by itself.

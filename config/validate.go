@@ -109,6 +109,16 @@ func (k *checker) space() {
 	}
 }
 
+// filled reports whether the list at key has something in it, or was left out. One that was given with nothing in it fails: it
+// looks like nothing, and would be what holds where the key is left out.
+func (k *checker) filled(key, format string, args ...any) bool {
+	empty := k.from[key].empty
+	if empty {
+		k.fail(key, format, args...)
+	}
+	return !empty
+}
+
 // given reports whether there is a value for the key.
 func (k *checker) given(key string) bool {
 	_, given := k.from[key]

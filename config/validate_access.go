@@ -76,6 +76,8 @@ func (k *checker) htpasswd(key, path string) {
 // access checks who may pull.
 func (k *checker) access(registries []string) {
 	a := k.config.Access
+	k.filled("access.allow_clients",
+		"an empty list would let in everybody; allowed: networks such as 10.0.0.0/8, or to leave the key out for everybody")
 	k.htpasswd("access.htpasswd_file", a.HtpasswdFile)
 	const how = "allowed: with access.htpasswd_file or tls.client_ca_file"
 	if a.Anonymous == "deny" && !k.config.identifies() {
@@ -106,7 +108,7 @@ const loginAllowed = "allowed: username with password or password_file, or docke
 
 // login checks credentials: there is one way to have them, and what goes with it.
 func (k *checker) login(l Login, key string) {
-	if k.from.of(key + ".password").refused { // there is one, in a way
+	if k.from.of(key+".password").refused || !k.filled(key+".exec", execProblem) { // there is one, in a way
 		return
 	}
 	way := ""
@@ -140,6 +142,8 @@ func (k *checker) login(l Login, key string) {
 	k.loginSource(l, key)
 }
 
+const execProblem = "it names no command; allowed: a command and its arguments, such as [aws, ecr, get-login-password]"
+
 // loginSource checks where credentials are to come from, as far as that can be seen without having them.
 func (k *checker) loginSource(l Login, key string) {
 	if err := l.passwordFile(); err != nil {
@@ -155,6 +159,6 @@ func (k *checker) loginSource(l Login, key string) {
 		k.fail(key+".helper", "%s is not a helper; allowed: what follows docker-credential- in its name, such as ecr-login", quote(l.Helper))
 	}
 	if len(l.Exec) > 0 && l.Exec[0] == "" {
-		k.fail(key+".exec", "it names no command; allowed: a command and its arguments, such as [aws, ecr, get-login-password]")
+		k.fail(key+".exec", execProblem)
 	}
 }

@@ -34,17 +34,46 @@ func (k *checker) registry(name string, hosts map[string]string) {
 	k.count(registry.Connections.PerBlob, mostPerBlob, key+".connections.per_blob")
 	k.count(registry.Connections.PerEndpoint, mostPerEndpoint, key+".connections.per_endpoint")
 	for i, glob := range registry.Expose {
-		if first, rest, _ := strings.Cut(string(glob), "/"); CanonicalRegistry(first) == name {
-			k.fail(item(key+".expose", i), "%s begins with the name of the registry, which goes without saying; allowed: %s",
-				quote(string(glob)), clip(rest))
-		}
+		k.inRegistry(name, glob, item(key+".expose", i))
 	}
-	for i, login := range registry.Credentials {
-		at := key + ".credentials"
-		if len(registry.Credentials) > 1 {
+	k.credentials(registry.Credentials, key+".credentials")
+	k.tagRules(name, registry.TagTTL, key+".tag_ttl")
+}
+
+// credentials checks those of a registry.
+func (k *checker) credentials(logins Logins, key string) {
+	if len(logins) == 0 && k.filled(key, "an empty list has no credentials; %s, or to leave the key out for none", loginAllowed) {
+		k.filled(key+".exec", execProblem)
+	}
+	for i, login := range logins {
+		at := key
+		if len(logins) > 1 {
 			at = item(at, i)
 		}
 		k.login(login, at)
+	}
+}
+
+// inRegistry checks a glob of a registry's repositories, all of which are in it anyway.
+func (k *checker) inRegistry(name string, glob Glob, key string) {
+	if first, rest, _ := strings.Cut(string(glob), "/"); CanonicalRegistry(first) == name {
+		k.fail(key, "%s begins with the name of the registry, which goes without saying; allowed: %s", quote(string(glob)), clip(rest))
+	}
+}
+
+// tagRules checks those of a registry. One after a rule for everything would never decide.
+func (k *checker) tagRules(name string, rules []TagRule, key string) {
+	var all *TagRule
+	for i, rule := range rules {
+		k.inRegistry(name, rule.Repository, item(key, i))
+		switch {
+		case all != nil:
+			k.fail(item(key, i),
+				"%s is never reached: %s before it is for everything, and the first that fits decides; allowed: to put it before that",
+				quote(rule.String()), quote(all.String()))
+		case rule.Repository == "**" && strings.Trim(rule.Tag, "*") == "":
+			all = &rule
+		}
 	}
 }
 
