@@ -41,12 +41,12 @@ func (p *Plan) UnmarshalText(text []byte) error {
 	}
 	read := Plan{zone: p.zone}
 	for _, part := range parts[:len(parts)-1] {
-		w, rest, bounded := cutWindow(part)
+		w, rest, bounded, err := cutWindow(part)
 		switch {
+		case err != nil:
+			return err
 		case !bounded:
-			return fail("has a part without days and hours before its last")
-		case w.from == w.to:
-			return fail("has hours that end as they begin")
+			return fail("has a part without days and hours before its last, " + quote(strings.TrimSpace(part)))
 		}
 		if err := w.rate.UnmarshalText([]byte(rest)); err != nil {
 			return err
@@ -54,8 +54,10 @@ func (p *Plan) UnmarshalText(text []byte) error {
 		read.windows = append(read.windows, w)
 	}
 	others, isElse := cutElse(parts[len(parts)-1])
-	_, _, bounded := cutWindow(others)
+	_, _, bounded, err := cutWindow(others)
 	switch {
+	case err != nil:
+		return err
 	case bounded:
 		return fail("says nothing of all other times: end it with else and a rate, or with else unlimited")
 	case isElse && len(read.windows) == 0:
@@ -80,20 +82,46 @@ func cutElse(part string) (rest string, isElse bool) {
 }
 
 // cutWindow parses the days and hours at the beginning of a part and returns what follows them. Bounded is whether there are any.
-func cutWindow(part string) (w window, rest string, bounded bool) {
+func cutWindow(part string) (w window, rest string, bounded bool, err error) {
 	words := strings.Fields(part)
 	w = window{first: time.Monday, last: time.Sunday, to: day}
 	if len(words) > 1 {
-		if first, last, ok := parseDays(words[0]); ok {
+		if first, last, err := parseDays(words[0]); err == nil {
 			w.first, w.last, words, bounded = first, last, words[1:], true
 		}
 	}
 	if len(words) > 1 {
-		if from, to, ok := parseHours(words[0]); ok {
+		if from, to, err := parseHours(words[0]); err == nil {
 			w.from, w.to, words, bounded = from, to, words[1:], true
 		}
 	}
-	return w, strings.Join(words, " "), bounded
+	return w, strings.Join(words, " "), bounded, misread(words)
+}
+
+// misread says what is wrong with days or hours that were not taken as such. Words are what is left of a part: they should be a rate, or
+// begin with else.
+func misread(words []string) error {
+	if len(words) == 0 {
+		return nil
+	}
+	word, parsed := strings.ToLower(words[0]), error(nil)
+	switch {
+	case strings.Trim(word, "0123456789:-") == "" && strings.ContainsAny(word, ":-"):
+		_, _, parsed = parseHours(word)
+	case strings.Trim(word, "abcdefghijklmnopqrstuvwxyz-") == "" && word != "else" && word != "unlimited":
+		_, _, parsed = parseDays(word)
+	default:
+		return nil
+	}
+	switch {
+	case len(words) == 1 && parsed == nil:
+		return fmt.Errorf("%s has no rate; %s", quote(word), planAllowed)
+	case parsed == nil:
+		return fmt.Errorf("%s comes too late: a part has days, then hours, then a rate; %s", quote(word), planAllowed)
+	case len(words) == 1:
+		return nil // it stands where a rate does
+	}
+	return parsed
 }
 
 var weekdays = map[string]time.Weekday{
@@ -102,28 +130,48 @@ var weekdays = map[string]time.Weekday{
 }
 
 // parseDays parses mon or mon-fri. All days are from Monday on.
-func parseDays(text string) (first, last time.Weekday, ok bool) {
+func parseDays(text string) (first, last time.Weekday, err error) {
 	from, to, isRange := strings.Cut(strings.ToLower(text), "-")
 	if !isRange {
 		to = from
 	}
-	first, firstOK := weekdays[from]
-	last, lastOK := weekdays[to]
+	for _, name := range []string{from, to} {
+		if _, ok := weekdays[name]; !ok {
+			return 0, 0, fmt.Errorf("%s is not days: %s is none; allowed: mon, tue, wed, thu, fri, sat, sun, or several in a row such as mon-fri",
+				quote(text), quote(name))
+		}
+	}
+	first, last = weekdays[from], weekdays[to]
 	if (last+1)%7 == first {
 		first, last = time.Monday, time.Sunday
 	}
-	return first, last, firstOK && lastOK
+	return first, last, nil
 }
 
 // parseHours parses 08:00-18:00. An end at midnight is one at 24:00.
-func parseHours(text string) (from, to time.Duration, ok bool) {
+func parseHours(text string) (from, to time.Duration, err error) {
+	fail := func(problem string) (time.Duration, time.Duration, error) {
+		return 0, 0, fmt.Errorf("%s is not hours: %s; allowed: hours and minutes of two digits each, from 00:00 to 24:00, such as 08:00-18:00",
+			quote(text), problem)
+	}
 	begin, end, isRange := strings.Cut(text, "-")
 	from, fromOK := parseClock(begin)
 	to, toOK := parseClock(end)
-	if to == 0 {
+	switch {
+	case !fromOK:
+		return fail(quote(begin) + " is no time of day")
+	case !isRange:
+		return fail("it has no end")
+	case !toOK:
+		return fail(quote(end) + " is no time of day")
+	case from == day:
+		return fail("24:00 is the end of a day, 00:00 the beginning")
+	case from == to && from > 0:
+		return fail("they end as they begin")
+	case to == 0:
 		to = day
 	}
-	return from, to, isRange && fromOK && toOK && from < day
+	return from, to, nil
 }
 
 // parseClock parses 00:00 to 24:00, both digits of each.
