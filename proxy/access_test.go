@@ -43,7 +43,7 @@ func newEstate(t testing.TB) *estate {
 // not, and root, for everything.
 func (e *estate) mirror(change func(*access.Policy)) *mirror {
 	p := &access.Policy{Anonymous: true, Htpasswd: htpasswd(e.t, "alice", "bob", "root"),
-		Users: map[string]func(registry, repository, tag string) bool{"alice": below("corp/"), "bob": below("bobs/"), "root": below("")},
+		Users: map[string]func(registry, repository string) bool{"alice": below("corp/"), "bob": below("bobs/"), "root": below("")},
 		Registries: map[string]access.Registry{"docker.io": {Credentials: true,
 			Exposed: func(repository string) bool { return repository == "corp/exposed" }}}}
 	if change != nil {

@@ -40,7 +40,7 @@ func (p *Proxy) admit(policy *access.Policy, r *http.Request, c *call, registry 
 	if t.repo.Name == "" {
 		return r, nil
 	}
-	grant, err := policy.May(c.user, t.repo.Registry, t.repo.Name, t.ref.Tag)
+	grant, err := policy.May(c.user, t.repo.Registry, t.repo.Name)
 	switch {
 	case err != nil:
 		return r, err

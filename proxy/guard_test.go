@@ -178,8 +178,8 @@ func as(user string) []string {
 }
 
 // below are the repositories whose name begins so.
-func below(prefix string) func(registry, repository, tag string) bool {
-	return func(registry, repository, _ string) bool {
+func below(prefix string) func(registry, repository string) bool {
+	return func(registry, repository string) bool {
 		return registry == "docker.io" && strings.HasPrefix(repository, prefix)
 	}
 }

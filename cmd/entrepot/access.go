@@ -66,13 +66,13 @@ func policy(started, c *config.Config, open *access.Passwords) *access.Policy {
 	inForce.TLS = started.TLS
 	p := &access.Policy{
 		Anonymous: inForce.AnonymousAllowed(), Htpasswd: open,
-		Users: make(map[string]func(registry, repository, tag string) bool), Registries: make(map[string]access.Registry),
+		Users: make(map[string]func(registry, repository string) bool), Registries: make(map[string]access.Registry),
 	}
 	for _, network := range c.Access.AllowClients {
 		p.Networks = append(p.Networks, network.Prefix)
 	}
 	for name, user := range c.Access.Users {
-		p.Users[name] = func(registry, repository, _ string) bool { return user.Match(registry, repository) }
+		p.Users[name] = user.Match
 	}
 	for name, registry := range started.Registries {
 		says := c

@@ -58,7 +58,7 @@ func TestARegistryThatIsTakenAwayStaysAsItWas(t *testing.T) {
 		{"b.example", "secret", access.Shown},
 		{"b.example", "base-1", access.Everything},
 	} {
-		if got, err := p.May("", tt.registry, tt.repository, ""); err != nil || got != tt.want {
+		if got, err := p.May("", tt.registry, tt.repository); err != nil || got != tt.want {
 			t.Errorf("%s of %s: %v, %v; want %v", tt.repository, tt.registry, got, err, tt.want)
 		}
 	}

@@ -102,7 +102,7 @@ func TestPolicyIsWhatTheConfigurationSays(t *testing.T) {
 	switch {
 	case !p.Anonymous || len(p.Networks) != 1 || p.Networks[0].String() != "10.0.0.0/8":
 		t.Errorf("%+v", p)
-	case !p.Users["alice"]("ghcr.io", "corp/a", "v1") || p.Users["alice"]("quay.io", "corp/a", "v1"):
+	case !p.Users["alice"]("ghcr.io", "corp/a") || p.Users["alice"]("quay.io", "corp/a"):
 		t.Error("alice may have something else")
 	case !ghcr.Credentials || quay.Credentials:
 		t.Error("what is not used before a restart decides who may have what")

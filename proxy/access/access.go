@@ -21,10 +21,9 @@ type Policy struct {
 	Networks  []netip.Prefix // from where requests are answered; none: from everywhere
 	Anonymous bool           // who does not say who it is may have what nobody in particular may have
 	Htpasswd  *Passwords     // nil: there are none, and who sends one is not listened to
-	// Users are by their name in Htpasswd or the common name of their certificate. The function says whether a tag of a
-	// repository is one of those that the user may have all of; tag is empty for what is known by its digest, and for lists.
-	// Who is not among them may have what nobody in particular may have.
-	Users map[string]func(registry, repository, tag string) bool
+	// Users are by their name in Htpasswd or the common name of their certificate. The function says whether a repository is one of
+	// those that the user may have all of. Who is not among them may have what nobody in particular may have.
+	Users map[string]func(registry, repository string) bool
 
 	Registries map[string]Registry // by name; of one that is not here, everybody may have everything
 }
@@ -119,10 +118,10 @@ const (
 	Presented        // what it shows to who presents what the client does
 )
 
-// May returns what of a tag of a repository a user may have. The error is a *Refusal: nothing.
-func (p *Policy) May(user, registry, repository, tag string) (Grant, error) {
+// May returns what of a repository a user may have. The error is a *Refusal: nothing.
+func (p *Policy) May(user, registry, repository string) (Grant, error) {
 	matches, named := p.Users[user]
-	mine := named && user != "" && matches(registry, repository, tag)
+	mine := named && user != "" && matches(registry, repository)
 	if named && user != "" && !mine && !p.Anonymous {
 		return Nothing, &Refusal{Reason: Pattern}
 	}

@@ -119,13 +119,13 @@ func TestWhoComesIn(t *testing.T) {
 }
 
 func TestWhoMayHaveWhat(t *testing.T) {
-	corp := func(registry, repository, _ string) bool { return registry == "locked" && repository == "corp/app" }
+	corp := func(registry, repository string) bool { return registry == "locked" && repository == "corp/app" }
 	registries := map[string]Registry{
 		"locked": {Credentials: true, Exposed: func(repository string) bool { return repository == "base" }},
 		"asks":   {Credentials: true, Client: true, Exposed: func(repository string) bool { return repository == "base" }},
 		"lends":  {Client: true, Exposed: func(string) bool { return true }},
 	}
-	users := map[string]func(registry, repository, tag string) bool{"alice": corp, "": func(string, string, string) bool { return true }}
+	users := map[string]func(registry, repository string) bool{"alice": corp, "": func(string, string) bool { return true }}
 	for _, tt := range []struct {
 		user, registry, repository string
 		open, closed               Grant // with the anonymous, and without
@@ -147,7 +147,7 @@ func TestWhoMayHaveWhat(t *testing.T) {
 	} {
 		for anonymous, want := range map[bool]Grant{true: tt.open, false: tt.closed} {
 			p := Policy{Anonymous: anonymous, Users: users, Registries: registries}
-			got, err := p.May(tt.user, tt.registry, tt.repository, "1")
+			got, err := p.May(tt.user, tt.registry, tt.repository)
 			refused, _ := errors.AsType[*Refusal](err)
 			if got != want || (want == Nothing) != (err != nil) || err != nil && *refused != (Refusal{Reason: Pattern}) {
 				t.Errorf("%+v, anonymous %t: %v, %v", tt, anonymous, got, err)
