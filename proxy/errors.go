@@ -96,7 +96,7 @@ const outagePause = 10 * time.Second
 
 func fromUpstream(up *upstream.Error, k kind) *apiError {
 	e := &apiError{status: up.Status, code: up.Code, message: up.Message, retryAfter: up.RetryAfter}
-	if e.message == "" {
+	if e.message == "" || up.Err != nil { // which says more: that it is entrepot's own credentials that are refused
 		e.message = up.Error()
 	}
 	switch {
@@ -111,8 +111,8 @@ func fromUpstream(up *upstream.Error, k kind) *apiError {
 		e.status, e.code, e.message = http.StatusServiceUnavailable, codeUnavailable, up.Error()
 	default:
 		e.status = http.StatusBadGateway
-		if e.code == "" {
-			e.code = codeUnavailable
+		if e.code == "" || up.Status == http.StatusUnauthorized || up.Status == http.StatusForbidden {
+			e.code = codeUnavailable // its own would speak of the client
 		}
 		e.message = "upstream failed: " + e.message
 	}

@@ -1,7 +1,7 @@
 package upstream
 
 import (
-	"context"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -30,12 +30,14 @@ func presented(authorization string) identity { return identity{presented: autho
 type account struct {
 	endpoint *endpoint
 	source   credential.Source      // nil: nobody
-	number   int                    // among the logins of the endpoint, from 1 on; 0: nobody, or a client
+	number   int                    // among all logins that the endpoint has ever had, from 1 on; 0: nobody, or a client
 	label    atomic.Pointer[string] // of its latest login; nil: it has had none yet
 
 	// Guarded by the quotas of the endpoint:
 	used             bool
+	gone             bool // its source is closed
 	budget           budget
+	trouble          trouble
 	waits, throttled int64
 	waited           time.Duration
 }
@@ -64,11 +66,29 @@ func (a *account) called(who credential.Login) {
 	}
 }
 
-func newAccounts(e *endpoint, logins []credential.Source) (all []*account) {
-	for i, source := range logins {
-		all = append(all, &account{endpoint: e, source: source, number: i + 1})
+// adopt has an endpoint asked as these logins from now on. Those that it had before go on as they are; it returns those that it
+// has no more.
+func (e *endpoint) adopt(logins []credential.Source) (gone []*account) {
+	if len(logins) == 0 && e.certified {
+		logins = []credential.Source{nil} // who shows a certificate is somebody, by whatever name
 	}
-	return all
+	e.quotas.mu.Lock()
+	defer e.quotas.mu.Unlock()
+	gone = slices.Clone(e.logins)
+	var all []*account
+	for _, source := range logins {
+		if i := slices.IndexFunc(gone, func(a *account) bool { return a.source == source }); i >= 0 {
+			all, gone = append(all, gone[i]), slices.Delete(gone, i, i+1)
+			continue
+		}
+		e.numbered++
+		all = append(all, &account{endpoint: e, source: source, number: e.numbered})
+	}
+	for _, a := range gone {
+		a.gone = true
+	}
+	e.logins = all
+	return gone
 }
 
 // identity is what the account is asked as: nobody, or somebody of the operator's.
@@ -79,30 +99,48 @@ func (a *account) identity() identity {
 	return own
 }
 
-// id is unique within the registry.
+// id is unique within the registry, for ever: no account that comes later is taken for this one.
 func (a *account) id() string { return strconv.Itoa(a.number) + " at " + a.endpoint.name }
 
-// accounts are those that e may be asked as by an identity. Who a client is, is not remembered.
+// accounts are those that e may be asked as by an identity. Who a client is, is not remembered. The slice is not changed any more.
 func (e *endpoint) accounts(as identity) []*account {
-	switch {
-	case as.presented != "" && e.first:
+	if as.presented != "" && e.first {
 		return []*account{{endpoint: e}}
-	case as.nobody, len(e.logins) == 0:
+	}
+	e.quotas.mu.Lock()
+	defer e.quotas.mu.Unlock()
+	if as.nobody || len(e.logins) == 0 {
 		return []*account{e.nobody}
 	}
 	return e.logins
 }
 
-// login returns who an account is. Why that can't be told is for the log alone.
-func (r *Registry) login(ctx context.Context, a *account) (credential.Login, error) {
-	if a.source == nil {
-		return credential.Login{}, nil
+// without returns those of all that are not among some.
+func without(all, some []*account) []*account {
+	if len(some) == 0 {
+		return all
 	}
-	who, err := a.source.Get(ctx)
-	if err != nil && ctx.Err() == nil {
-		r.log.Error("credentials can't be read", zap.String("registry", r.name), zap.Error(err))
-		return credential.Login{}, errCredentials
+	return slices.DeleteFunc(slices.Clone(all), func(a *account) bool { return slices.Contains(some, a) })
+}
+
+// tell has sources that work by themselves tell of it to the log.
+func (r *Registry) tell(logins []credential.Source) {
+	for _, source := range logins {
+		if worker, ok := source.(credential.Worker); ok {
+			worker.LogTo(r.log.With(zap.String("registry", r.name)))
+		}
 	}
-	a.called(who)
-	return who, err
+}
+
+// putAway closes the sources of accounts that are used no more.
+func (r *Registry) putAway(gone []*account) {
+	for _, a := range gone {
+		worker, ok := a.source.(credential.Worker)
+		if !ok {
+			continue
+		}
+		if err := worker.Close(); err != nil {
+			r.log.Warn("credentials that are not used any more could not be put away", zap.String("registry", r.name), zap.Error(err))
+		}
+	}
 }

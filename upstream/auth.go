@@ -12,32 +12,61 @@ import (
 	"github.com/entrepot/entrepot/upstream/credential"
 )
 
-// authorized asks q of a repository at an endpoint, as whom q is to be asked. A 429 is the answer only when nobody else can be
-// asked as, and when q has not the patience to wait.
+// authorized asks q of a repository at an endpoint, as whom q is to be asked: as one of the logins after the other until one is not
+// refused, since another may see what this one may not, or may be good where this one's password is not. If none is left the weightiest
+// refusal is the answer. Which logins there are is asked again in each turn, so that who was refused while they were replaced
+// is asked as the new ones. A 429 is the answer only when nobody else can be asked as, and when q has not the patience to wait.
 func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repository string, to *url.URL) (*http.Response, error) {
-	accounts := e.accounts(q.as)
-	var refusal *Error // the latest 429
-	waited := false
+	var tried []*account
+	var refusal, limit *Error // the weightiest of the tried; the latest 429
+	waited, client := false, q.as.presented != "" && e.first
 	for {
+		accounts := without(e.accounts(q.as), tried)
+		if len(accounts) == 0 {
+			return nil, refusal
+		}
 		got, err := r.admit(ctx, e, accounts, q, &waited)
-		if vain, ok := errors.AsType[*Error](err); ok && refusal != nil {
-			told := *refusal // everybody's, if it is a token server's; its own words tell the client more
-			told.RetryAfter = max(refusal.RetryAfter, vain.RetryAfter)
+		if vain, ok := errors.AsType[*Error](err); ok && limit != nil {
+			told := *limit // everybody's, if it is a token server's; its own words tell the client more
+			told.RetryAfter = max(limit.RetryAfter, vain.RetryAfter)
 			return nil, &told
 		}
 		if err != nil {
 			return nil, err
 		}
 		resp, err := r.authorizedAs(ctx, got.account, q, repository, to)
-		if !r.settle(e, got, resp, err) {
+		throttled := r.settle(e, got, resp, err)
+		if !throttled && (client || ctx.Err() != nil || !isRefusal(e, resp, err)) {
 			return resp, err
 		}
+		var failure *Error
 		if err != nil {
-			refusal = r.failed(q, err)
+			failure = r.failed(q, err)
 		} else {
-			refusal = r.refusal(q, resp, e.origin)
+			failure = r.refusal(q, resp, e.origin)
+		}
+		if throttled {
+			limit = failure
+			continue
+		}
+		tried = append(tried, got.account)
+		if refusal == nil || weight(e, failure) > weight(e, refusal) {
+			refusal = failure
 		}
 	}
+}
+
+// isRefusal reports whether what became of a question may be another for another login.
+func isRefusal(e *endpoint, resp *http.Response, err error) bool {
+	if err == nil {
+		return denies(resp.StatusCode) && originOf(resp.Request.URL) == e.origin
+	}
+	known, ok := errors.AsType[*Error](err)
+	return loginless(err) || ok && denies(known.Status) && known.Answered()
+}
+
+func denies(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
 }
 
 // authorizedAs asks q with what the endpoint is known to want. A 401 is looked at once: its challenge may be news, the token
@@ -48,34 +77,65 @@ func (r *Registry) authorizedAs(ctx context.Context, a *account, q question, rep
 	if q.as.presented != "" && e.first {
 		return r.ask(ctx, e, q, to, q.as.presented) // its 401 is the answer: another token is for the client to fetch
 	}
-	sent, err := r.authorization(ctx, a, repository, e.challenge())
+	sent, err := r.authorization(ctx, a, q.op, repository, e.challenge())
 	if err != nil {
 		return nil, err
 	}
-	resp, err := r.ask(ctx, e, q, to, sent.header)
-	if err != nil || resp.StatusCode != http.StatusUnauthorized || originOf(resp.Request.URL) != e.origin {
+	resp, err := r.askAs(ctx, a, q, to, sent)
+	if !isOwn401(e, resp, err) && !errors.Is(err, errRefused) {
 		return resp, err
 	}
-	wanted := choose(resp.Header.Values("WWW-Authenticate"))
-	if wanted == (challenge{}) {
-		return resp, nil
-	}
-	e.learn(wanted)
-	r.tokens.drop(tokenKey{a, repository}, sent.header)
-	if sent.password != (credential.Login{}) {
-		a.source.Refused(sent.password)
-	}
-	renewed, err := r.authorization(ctx, a, repository, wanted)
-	if err != nil {
-		resp.Body.Close()
+	wanted := e.challenge()
+	if err == nil {
+		if wanted = choose(resp.Header.Values("WWW-Authenticate")); wanted == (challenge{}) {
+			return resp, nil
+		}
+		e.learn(wanted)
+		r.tokens.drop(tokenKey{a, repository}, sent.header)
+	} else if !r.another(ctx, a, sent.try) {
 		return nil, err
 	}
-	if renewed.header == sent.header { // nothing else to offer: the 401 is the answer
-		return resp, nil
+	renewed, errRenewed := r.authorization(ctx, a, q.op, repository, wanted)
+	if errRenewed != nil {
+		if err == nil {
+			resp.Body.Close()
+		}
+		return nil, errRenewed
 	}
-	discard(resp)
+	if renewed.header == sent.header { // nothing else to offer: the 401 is the answer
+		r.unheard(a, renewed.try)
+		return resp, err
+	}
+	if err == nil {
+		discard(resp)
+	}
 	e.quotas.charge(a, q.traffic())
-	return r.ask(ctx, e, q, to, renewed.header)
+	return r.askAs(ctx, a, q, to, renewed)
+}
+
+// askAs is ask with an authorization, and learns what the answer says of the login in it: a 401 that asks for such a one refuses it,
+// and is an error.
+func (r *Registry) askAs(ctx context.Context, a *account, q question, to *url.URL, sent authorization) (*http.Response, error) {
+	e := a.endpoint
+	resp, err := r.ask(ctx, e, q, to, sent.header)
+	switch {
+	case sent.try.who == (credential.Login{}):
+	case isOwn401(e, resp, err):
+		if choose(resp.Header.Values("WWW-Authenticate")).scheme != bearer {
+			return nil, r.refused(a, sent.try, r.refusal(q, resp, e.origin))
+		}
+		r.unheard(a, sent.try) // it is not asked for any more
+	case err != nil, resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests:
+		r.unheard(a, sent.try)
+	default:
+		r.accepted(a, sent.try)
+	}
+	return resp, err
+}
+
+// isOwn401 reports whether an answer is a 401 of an endpoint itself.
+func isOwn401(e *endpoint, resp *http.Response, err error) bool {
+	return err == nil && resp.StatusCode == http.StatusUnauthorized && originOf(resp.Request.URL) == e.origin
 }
 
 // ask is follow on behalf of an endpoint, by its door; how it fares shows in what becomes of that.
@@ -96,18 +156,23 @@ func (r *Registry) ask(ctx context.Context, e *endpoint, q question, to *url.URL
 
 // authorization is what meets an endpoint's challenge.
 type authorization struct {
-	header   string           // "": there is none to meet, or nobody to be
-	password credential.Login // that the header carries itself; zero: it carries a token, or nothing
+	header string  // "": there is none to meet, or nobody to be
+	try    attempt // with the login that the header carries itself; zero: it carries a token, or nothing
 }
 
-func (r *Registry) authorization(ctx context.Context, a *account, repository string, c challenge) (authorization, error) {
+func (r *Registry) authorization(ctx context.Context, a *account, op, repository string, c challenge) (authorization, error) {
 	switch c.scheme {
 	case bearer:
 		t, err := r.token(ctx, a, repository, c)
 		return authorization{header: t.header()}, err
 	case basic:
-		who, err := r.login(ctx, a)
-		return authorization{basicHeader(who), who}, err
+		try, err := r.login(ctx, a, op)
+		header := basicHeader(try.who)
+		if header == "" { // of nobody, or of an identity token, which is for a token server
+			r.unheard(a, try)
+			try = attempt{}
+		}
+		return authorization{header, try}, err
 	}
 	return authorization{}, nil
 }

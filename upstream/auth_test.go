@@ -276,14 +276,22 @@ func TestBasicIsSentAfterAChallengeAndRemembered(t *testing.T) {
 	}
 }
 
-func TestRefusedCredentialsAreTheAnswer(t *testing.T) {
-	for who, requests := range map[credential.Login]int{{}: 1, {Username: "ci", Password: "wrong"}: 2} {
+func TestRefusalOfNobodyIsTheAnswerAndOfALoginIsNone(t *testing.T) {
+	wrong := credential.Login{Username: "ci", Password: "wrong"}
+	for who, requests := range map[credential.Login]int{{}: 1, wrong: 2} {
 		w := newWorld(t)
 		w.serve("https://registry.test", wantBasic(serveContent))
 		r := w.registry(Options{Logins: as(who)}, "https://registry.test")
-		if e := asError(t, resolve(t, r, repo)); e.Status != 401 || !e.Answered() || len(w.lines()) != requests {
+		e := asError(t, resolve(t, r, repo))
+		if e.Status != 401 || e.Answered() != (who != wrong) || errors.Is(e, errRefused) != (who == wrong) || len(w.lines()) != requests {
 			t.Errorf("%v: %v after %q", who, e, w.lines())
 		}
+	}
+	w := newWorld(t)
+	w.serve("https://registry.test", (&gate{t: t, realm: "https://auth.test/", service: "x"}).guard(serveContent))
+	w.serve("https://auth.test", status(401))
+	if e := asError(t, resolve(t, w.registry(Options{}, "https://registry.test"), repo)); e.Status != 401 || !e.Answered() {
+		t.Errorf("a token server's word to nobody: %v", e)
 	}
 }
 
@@ -382,7 +390,7 @@ func TestUnreadableCredentialsAreAnOutage(t *testing.T) {
 			if errors.Is(e, broken) {
 				t.Errorf("%v holds the reason", e)
 			}
-			if logs.Len() != n+1 || logs.All()[n].ContextMap()["error"] != broken.Error() {
+			if logs.Len() != 1 || logs.All()[0].ContextMap()["error"] != broken.Error() {
 				t.Errorf("failure %d: logged %v", n+1, logs.All())
 			}
 		}

@@ -56,9 +56,12 @@ type endpoint struct {
 	first    bool   // it may have credentials, and all others are asked as nobody
 	trusted  bool
 	nobody   *account
-	logins   []*account // none: asked as nobody
 	roads    *roads
 	quotas   quotas
+
+	certified bool       // it is shown a certificate
+	logins    []*account // none: asked as nobody; guarded by the quotas, and replaced as a whole
+	numbered  int        // logins that it has ever had; guarded likewise
 
 	mu sync.Mutex
 	// guards following
@@ -94,11 +97,11 @@ func newEndpoints(given []Endpoint, logins []credential.Source) ([]*endpoint, er
 		known[e.identity], trusted = true, trusted || g.Trusted
 		named[e.name] = append(named[e.name], e)
 		e.trusted = g.Trusted
+		e.certified = g.ClientCertFile != ""
 		if e.first = i == 0; e.first {
-			e.logins = newAccounts(e, logins)
-		}
-		if len(e.logins) == 0 && g.ClientCertFile != "" {
-			e.logins = newAccounts(e, []credential.Source{nil}) // who shows a certificate is somebody, by whatever name
+			e.adopt(logins)
+		} else {
+			e.adopt(nil)
 		}
 		all = append(all, e)
 	}

@@ -27,6 +27,9 @@ var (
 	errSlow   = errors.New("no complete answer within " + smallTimeout.String())
 	errClosed = errors.New("registry is closed")
 
+	// errRefused is the cause of an Error that is about our own login, which stands in the way of any answer.
+	errRefused = errors.New("the registry refuses entrepot's credentials")
+
 	// errCredentials stands for whatever goes wrong with them: the reason names files, and errors reach clients.
 	errCredentials = errors.New("the credentials can't be read")
 )
@@ -49,7 +52,7 @@ type Error struct {
 	Err           error         // the cause, when no usable answer came
 
 	// hearsay marks a status that is not the registry's word on what was asked: that of a token server that is out of
-	// order, or of the storage host that a redirect led to.
+	// order, of the storage host that a redirect led to, or what is said of our own login, whoever asked for whatever.
 	hearsay bool
 }
 

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -50,13 +51,13 @@ func TestIdentityTokenIsExchanged(t *testing.T) {
 	}
 }
 
-func TestIdentityTokenThatHasEndedIsARefusal(t *testing.T) {
+func TestIdentityTokenThatHasEndedIsARefusalOfTheLogin(t *testing.T) {
 	w, g := gated(t)
 	w.serve("https://auth.test", oauth(t, g, "another"))
 	log, logs := debugLog()
 	r := w.registry(Options{Log: log, Logins: as(credential.Login{IdentityToken: "s3cret"})}, "https://registry.test")
 	e := asError(t, resolve(t, r, repo))
-	if e.Status != http.StatusUnauthorized || !e.Answered() || !strings.Contains(e.Error(), "POST token for library/redis from auth.test") {
+	if e.Status != http.StatusUnauthorized || e.Answered() || !errors.Is(e, errRefused) || !strings.Contains(e.Error(), "POST token for library/redis from auth.test") {
 		t.Errorf("%v, answered %t", e, e.Answered())
 	}
 	for _, entry := range logs.All() {

@@ -118,6 +118,9 @@ func (r *Registry) brings(ctx context.Context, e *endpoint, b blobName) bool {
 	q := b.question(http.MethodGet)
 	q.kind, q.length = kindProbe, 1
 	resp, x, err := r.blobAnswer(ctx, e, q)
+	if loginless(err) { // which is no fault of the blobs
+		return r.greets(ctx, e, e.url.JoinPath("v2/"))
+	}
 	if err != nil {
 		known, ok := errors.AsType[*Error](err)
 		return ok && !known.hearsay && known.Status >= 400 && known.Status < http.StatusInternalServerError

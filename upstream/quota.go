@@ -154,9 +154,12 @@ func (qs *quotas) try(now time.Time, accounts []*account, w want, reserve func(i
 	return admitted{a, a.budget.take(now, w)}, 0, nil, true
 }
 
-// betterLocked reports whether c is to be asked as rather than a, both being free: the latest as long as it has more than its reserve,
-// since each account needs tokens of its own; else the one with more to spare.
+// betterLocked reports whether c is to be asked as rather than a, both being free: one whose login is in no trouble; of two such, the
+// latest as long as it has more than its reserve, since each account needs tokens of its own; else the one with more to spare.
 func (qs *quotas) betterLocked(now time.Time, c, a *account, reserve func(int64) int64) bool {
+	if c.trouble.is() != a.trouble.is() {
+		return a.trouble.is()
+	}
 	spare := func(x *account) int64 {
 		n := x.budget.left(now) - x.budget.flying - reserve(x.budget.limit)
 		if x == qs.latest && n > 0 {
@@ -246,8 +249,9 @@ func (r *Registry) Busy() bool {
 func (qs *quotas) busy(now time.Time, accounts []*account) bool {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
+	some := slices.ContainsFunc(accounts, func(a *account) bool { return !a.trouble.is() })
 	for _, a := range accounts {
-		if _, ok := a.budget.look(now, want{}, 0); ok {
+		if _, ok := a.budget.look(now, want{}, 0); ok && !(some && a.trouble.is()) {
 			return false
 		}
 	}

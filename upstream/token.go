@@ -151,7 +151,7 @@ func (r *Registry) renew(key tokenKey, c challenge) (token, error) {
 		r.tokens.keep(key, t)
 		return t, nil
 	}
-	if known, isKnown := errors.AsType[*Error](err); !isKnown || !known.Answered() && !known.Throttled() {
+	if known, isKnown := errors.AsType[*Error](err); !isKnown || !known.Answered() && !known.Throttled() && !loginless(err) {
 		// The realm may have moved. The endpoint knows where to.
 		key.account.endpoint.forget(c)
 	}
@@ -166,24 +166,26 @@ func (r *Registry) renew(key tokenKey, c challenge) (token, error) {
 func (r *Registry) fetchToken(ctx context.Context, key tokenKey, c challenge) (token, error) {
 	q := question{kind: kindToken, method: http.MethodGet, accept: []string{"application/json"}}
 	q.op = "GET token for " + key.repository
-	who, err := r.login(ctx, key.account)
-	if err != nil {
-		return token{}, r.failed(q, err)
-	}
-	t, err := r.tokenFor(ctx, q, key, c, who)
-	if refused(err) && who != (credential.Login{}) {
-		key.account.source.Refused(who)
-		if other, errOther := r.login(ctx, key.account); errOther == nil && other != who {
-			return r.tokenFor(ctx, q, key, c, other)
+	for again := false; ; again = true {
+		try, err := r.login(ctx, key.account, q.op)
+		if err != nil {
+			return token{}, r.failed(q, err)
 		}
+		t, err := r.tokenFor(ctx, q, key, c, try.who)
+		refusal, ok := errors.AsType[*Error](err)
+		switch {
+		case err == nil, ok && refusal.Status == http.StatusForbidden && refusal.Answered():
+			r.accepted(key.account, try)
+		case ok && refusal.Status == http.StatusUnauthorized && try.who != (credential.Login{}):
+			err = r.refused(key.account, try, refusal)
+			if !again && r.another(ctx, key.account, try) {
+				continue
+			}
+		default:
+			r.unheard(key.account, try)
+		}
+		return t, err
 	}
-	return t, err
-}
-
-// refused reports whether an error says that nobody of that name and password is known.
-func refused(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return ok && e.Status == http.StatusUnauthorized
 }
 
 // tokenFor is fetchToken with a login at hand.

@@ -87,10 +87,10 @@ func TestTokenServersTrouble(t *testing.T) {
 		answered bool
 		err      string
 	}{
-		{"wrong password", status(401), 401, true, "CODE_401: status 401"},
+		{"wrong password", status(401), 401, false, "CODE_401: status 401: the registry refuses entrepot's credentials"},
 		{"no access", status(403), 403, true, "CODE_403: status 403"},
-		{"in Docker Hub's words", answer(401, []byte(`{"details":"incorrect username or password"}`)), 401, true, "incorrect username or password"},
-		{"in OAuth's words", answer(401, []byte(`{"error":"invalid_client","error_description":"who?"}`)), 401, true, "invalid_client: who?"},
+		{"in Docker Hub's words", answer(401, []byte(`{"details":"incorrect username or password"}`)), 401, false, "incorrect username or password"},
+		{"in OAuth's words", answer(401, []byte(`{"error":"invalid_client","error_description":"who?"}`)), 401, false, "invalid_client: who?"},
 		{"throttled", status(429), 429, false, ""},
 		{"broken", status(500), 500, false, ""},
 		{"no such page", status(404), 404, false, ""},

@@ -96,7 +96,7 @@ type Options struct {
 	Name        string              // the registry's name, for errors, logs and the observer
 	Endpoints   []Endpoint          // who serves the registry; the first may have the credentials
 	BySpeed     bool                // prefer endpoints by the measured speed of blobs to those that come first here
-	Logins      []credential.Source // for the first endpoint alone; none: anonymous. They end with the registry.
+	Logins      []credential.Source // for the first endpoint alone; none: anonymous. They end with the registry, or when SetLogins has others.
 	TokenRealms []string            // further hosts (host or host:port) that may receive the credentials, over any scheme
 	Lines       []*bandwidth.Line   // what comes from upstream passes through all of them; only blobs wait for that
 	Background  *bandwidth.Line     // for blobs that nobody waits for, besides Lines; nil: unlimited
@@ -147,8 +147,6 @@ type Registry struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
-	workers []credential.Worker // the logins that work by themselves, and so for as long
-
 	mu sync.Mutex
 	// guards following
 	closed bool
@@ -182,12 +180,7 @@ func New(o Options) (*Registry, error) {
 	if r.log == nil {
 		r.log = zap.NewNop()
 	}
-	for _, source := range o.Logins {
-		if worker, ok := source.(credential.Worker); ok {
-			worker.LogTo(r.log.With(zap.String("registry", r.name)))
-			r.workers = append(r.workers, worker)
-		}
-	}
+	r.tell(o.Logins)
 	for i, e := range endpoints {
 		if e.roads, err = newRoads(e, o.Endpoints[i], o, r.log); err != nil {
 			return nil, fmt.Errorf("registry %s: endpoint %s: %w", o.Name, e.name, err)
@@ -207,10 +200,8 @@ func (r *Registry) Close() {
 	r.mu.Unlock()
 	r.end()
 	r.work.Wait()
-	for _, worker := range r.workers {
-		worker.Close()
-	}
 	for _, e := range r.endpoints {
+		r.putAway(e.accounts(own))
 		e.roads.closeIdle()
 	}
 }
