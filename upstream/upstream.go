@@ -39,7 +39,7 @@
 //     than the host: signatures live in queries and in paths.
 //   - A blob's body never ends cleanly before the size that was stated for it, and never yields more than that.
 //   - No endpoint is asked the same twice on behalf of one call, but for one renewal of a token or password that is refused,
-//     a GET in place of a HEAD that it does not know, and what it refused by a 429. A body that breaks off is not taken up elsewhere: patience is the caller's.
+//     a GET in place of a HEAD that it does not know, what it refused by a 429, and, as another login, what it refused to one. A body that breaks off is not taken up elsewhere: patience is the caller's.
 package upstream
 
 import (

@@ -59,8 +59,8 @@ func newMirror(settings *settings, opened *cache.Cache, limits *limits, metrics 
 	return mirror, nil
 }
 
-// policy is what a configuration says of who may have what. Which registries are asked with credentials, and whether clients are asked
-// for certificates, is for the one that the program has started with to say: others are not used before it starts again.
+// policy is what a configuration says of who may have what. Which registries there are and by which endpoints, and whether clients are
+// asked for certificates, is for the one that the program has started with to say: others are not used before it starts again.
 func policy(started, c *config.Config, open *access.Passwords) *access.Policy {
 	inForce := *c
 	inForce.TLS = started.TLS
@@ -79,6 +79,7 @@ func policy(started, c *config.Config, open *access.Passwords) *access.Policy {
 		if _, still := c.Registries[name]; !still { // it is served until the program starts again: not to others than before
 			says = started
 		}
+		registry.Credentials = says.Registries[name].Credentials
 		p.Registries[name] = access.Registry{
 			Credentials: registry.Known(),
 			Exposed:     func(repository string) bool { return says.Exposed(name, repository) },

@@ -104,8 +104,8 @@ func TestPolicyIsWhatTheConfigurationSays(t *testing.T) {
 		t.Errorf("%+v", p)
 	case !p.Users["alice"]("ghcr.io", "corp/a") || p.Users["alice"]("quay.io", "corp/a"):
 		t.Error("alice may have something else")
-	case !ghcr.Credentials || quay.Credentials:
-		t.Error("what is not used before a restart decides who may have what")
+	case ghcr.Credentials || !quay.Credentials:
+		t.Error("it does not go by the credentials that are used")
 	case !ghcr.Exposed("corp/a") || ghcr.Exposed("a") || quay.Exposed("corp/a"):
 		t.Error("something else is exposed")
 	case ghcr.Client || !quay.Client:

@@ -17,15 +17,8 @@ import (
 var atOnce = []string{
 	"offline", "log.level", "access", "bandwidth",
 	"cache.tag_ttl", "cache.revalidate_timeout", "cache.negative_ttl", "cache.on_upstream_delete",
-	credentials, "registries.<name>.authorization", "registries.<name>.expose", "registries.<name>.tag_ttl", "registries.<name>.quota_reserve",
+	"registries.<name>.credentials", "registries.<name>.authorization", "registries.<name>.expose", "registries.<name>.tag_ttl", "registries.<name>.quota_reserve",
 	"registries.<name>.bandwidth",
-}
-
-const credentials = "registries.<name>.credentials"
-
-// registryOf is the registry whose credentials have changed.
-func registryOf(c config.Change) string {
-	return strings.TrimSuffix(strings.TrimPrefix(c.Key, "registries."), ".credentials")
 }
 
 // settings are the configuration in force, which is read again while the program runs. Who can asks for it at each use; who can't is
@@ -40,6 +33,7 @@ type settings struct {
 	// In the order in which they were added; not added to once follow runs.
 	refused []func(*config.Config) error
 	obeyed  []func(*config.Config)
+	last    []func(*config.Config)
 }
 
 // newSettings returns settings that begin with c and are read again by load.
@@ -54,6 +48,9 @@ func (s *settings) inForce() *config.Config { return s.read.Load() }
 
 // whenRead has obey told of each configuration that is read from now on.
 func (s *settings) whenRead(obey func(*config.Config)) { s.obeyed = append(s.obeyed, obey) }
+
+// afterwards is whenRead for what opens more than before, which comes after all else: by then it is known who may have that.
+func (s *settings) afterwards(obey func(*config.Config)) { s.last = append(s.last, obey) }
 
 // unless has a configuration that is read from now on refused, as one that can't be loaded is, if refuse returns an error.
 func (s *settings) unless(refuse func(*config.Config) error) { s.refused = append(s.refused, refuse) }
@@ -89,10 +86,10 @@ func (s *settings) reload() bool {
 			zap.Strings("errors", strings.Split(err.Error(), "\n")))
 		return false
 	}
-	changed, _ := s.sorted(s.inForce(), c)
-	_, later := s.sorted(s.started, c)
+	changed, _ := sorted(s.inForce(), c)
+	_, later := sorted(s.started, c)
 	s.read.Store(c)
-	for _, obey := range s.obeyed {
+	for _, obey := range slices.Concat(s.obeyed, s.last) {
 		obey(c)
 	}
 	s.log.Info("the configuration was read again", zap.Strings("changed", changed))
@@ -104,19 +101,13 @@ func (s *settings) reload() bool {
 }
 
 // sorted returns the keys of what differs that holds at once, and of what does later.
-func (s *settings) sorted(before, after *config.Config) (now, later []string) {
+func sorted(before, after *config.Config) (now, later []string) {
 	for _, change := range config.Changes(before, after) {
-		if slices.ContainsFunc(atOnce, change.Within) && (change.Field != credentials || s.exchangeable(after, registryOf(change))) {
+		if slices.ContainsFunc(atOnce, change.Within) {
 			now = append(now, change.Key)
 		} else {
 			later = append(later, change.Key)
 		}
 	}
 	return now, later
-}
-
-// exchangeable reports whether a configuration has as many credentials for a registry as the program has started with: each of these
-// can be exchanged for another, and none added or taken away.
-func (s *settings) exchangeable(c *config.Config, registry string) bool {
-	return len(c.Registries[registry].Credentials) == len(s.started.Registries[registry].Credentials)
 }

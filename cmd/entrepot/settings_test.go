@@ -45,7 +45,7 @@ func TestSettingsHoldAtOnceOrNeedARestart(t *testing.T) {
 		{"CACHE_FILL=whole REGISTRIES_DOCKER_IO_AUTHORIZATION=client",
 			[]string{"[log.level access.allow_clients registries.docker.io.authorization registries.docker.io.expose bandwidth.per_client]", "[cache.fill]"}},
 		{"CACHE_FILL=whole REGISTRIES_DOCKER_IO_CREDENTIALS_USERNAME=u REGISTRIES_DOCKER_IO_CREDENTIALS_PASSWORD=p",
-			[]string{"[registries.docker.io.authorization]", "[cache.fill registries.docker.io.credentials]"}},
+			[]string{"[registries.docker.io.credentials registries.docker.io.authorization]", "[cache.fill]"}},
 	} {
 		var environ []string
 		for _, variable := range strings.Fields(step.environ) {
@@ -64,6 +64,16 @@ func TestSettingsHoldAtOnceOrNeedARestart(t *testing.T) {
 		if strings.Join(got, ";") != strings.Join(step.want, ";") {
 			t.Errorf("%s: %v, want %v", step.environ, got, step.want)
 		}
+	}
+}
+
+func TestWhatOpensMoreIsToldLast(t *testing.T) {
+	s := newSettings(loaded(t), func() (*config.Config, error) { return loaded(t), nil }, zap.NewNop())
+	var told []string
+	s.afterwards(func(*config.Config) { told = append(told, "logins") })
+	s.whenRead(func(*config.Config) { told = append(told, "access") })
+	if s.reload(); fmt.Sprint(told) != "[access logins]" {
+		t.Errorf("%v", told)
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"github.com/entrepot/entrepot/proxy"
 	"github.com/entrepot/entrepot/upstream"
 	"github.com/entrepot/entrepot/upstream/bandwidth"
-	"github.com/entrepot/entrepot/upstream/credential"
 )
 
 // openUpstreams opens the registries. Their credentials, reserves and whether they are asked at all follow the settings.
@@ -22,9 +21,10 @@ func openUpstreams(settings *settings, limits *limits, metrics *proxy.Metrics, l
 		if err != nil {
 			return nil, err
 		}
+		asked := logins{host: endpoints[0].URL.Host}.of(r.Credentials)
 		u, err := upstream.New(upstream.Options{
 			Name: name, Endpoints: endpoints, TokenRealms: r.TokenRealms, BySpeed: r.Prefer == "speed",
-			Logins:  loginsOf(name, endpoints[0].URL.Host, settings, log),
+			Logins:  asked.sources,
 			Reserve: func(limit int64) int64 { return settings.inForce().Registries[name].QuotaReserve.Of(limit) },
 			Lines:   []*bandwidth.Line{limits.registries[name], limits.upstream}, Background: limits.background,
 			ConnectionsPerBlob: int(r.Connections.PerBlob), ConnectionsPerEndpoint: int(r.Connections.PerEndpoint),
@@ -36,6 +36,12 @@ func openUpstreams(settings *settings, limits *limits, metrics *proxy.Metrics, l
 		opened[name] = u
 		u.SetOffline(c.Offline)
 		settings.whenRead(func(c *config.Config) { u.SetOffline(c.Offline) })
+		settings.afterwards(func(c *config.Config) {
+			if r, ok := c.Registries[name]; ok { // else it is served as before, until the program starts again
+				asked = asked.of(r.Credentials)
+				u.SetLogins(asked.sources)
+			}
+		})
 		metrics.WatchEndpoints(name, u.Endpoints)
 		metrics.WatchQuotas(name, u.Quotas)
 	}
@@ -66,23 +72,6 @@ func proxyOf(p config.Proxy) func(*http.Request) (*url.URL, error) {
 		return http.ProxyURL(u)
 	}
 	return nil
-}
-
-// loginsOf are the credentials of a registry, for host, where users log in. They are exchanged when the settings have as many others.
-func loginsOf(name, host string, settings *settings, log *zap.Logger) (all []credential.Source) {
-	for i, given := range settings.inForce().Registries[name].Credentials {
-		l := newLogin(host, given)
-		settings.whenRead(func(c *config.Config) {
-			if !settings.exchangeable(c, name) {
-				return
-			}
-			if err := l.obey(c.Registries[name].Credentials[i]); err != nil {
-				log.Warn("credentials that are not used any more could not be put away", zap.String("registry", name), zap.Error(err))
-			}
-		})
-		all = append(all, l)
-	}
-	return all
 }
 
 // watchLimits has the metrics tell of all limits.
