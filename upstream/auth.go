@@ -121,16 +121,31 @@ func (r *Registry) askAs(ctx context.Context, a *account, q question, to *url.UR
 	switch {
 	case sent.try.who == (credential.Login{}):
 	case isOwn401(e, resp, err):
-		if choose(resp.Header.Values("WWW-Authenticate")).scheme != bearer {
+		switch scheme := choose(resp.Header.Values("WWW-Authenticate")).scheme; {
+		case scheme == bearer: // it is not asked for any more
+			r.unheard(a, sent.try)
+		case r.wasAccepted(a, sent.try) && r.knows(ctx, e, sent.header): // but does not show it this
+			r.accepted(a, sent.try)
+		default:
 			return nil, r.refused(a, sent.try, r.refusal(q, resp, e.origin))
 		}
-		r.unheard(a, sent.try) // it is not asked for any more
 	case err != nil, resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests:
 		r.unheard(a, sent.try)
 	default:
 		r.accepted(a, sent.try)
 	}
 	return resp, err
+}
+
+// knows reports whether an endpoint lets somebody in at its root: some say 401 also of what a user may not see.
+func (r *Registry) knows(ctx context.Context, e *endpoint, authorization string) bool {
+	q := question{kind: kindProbe, method: http.MethodGet}
+	resp, err := r.send(ctx, q, e.roads.to(q.traffic(), home), e.url.JoinPath("v2/"), e.origin, authorization)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
 }
 
 // isOwn401 reports whether an answer is a 401 of an endpoint itself.

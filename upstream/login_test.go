@@ -222,3 +222,28 @@ func TestProbeOfBlobsDoesNotTakeARefusedLoginForTheirFault(t *testing.T) {
 		}
 	}
 }
+
+// TestRepositoryThatIsRefusedSaysNothingOfTheLogin has a registry say 401 of what a user may not see, as if it did not know the user.
+func TestRepositoryThatIsRefusedSaysNothingOfTheLogin(t *testing.T) {
+	w := newWorld(t)
+	w.serve("https://registry.test", func(rw http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Authorization") != basicHeader(user) || strings.Contains(req.URL.Path, "/closed/") {
+			rw.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
+			status(401)(rw, req)
+			return
+		}
+		serveContent(rw, req)
+	})
+	r := w.registry(Options{Logins: asUser}, "https://registry.test")
+	if err := resolve(t, r, "open/a"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if failed := asError(t, resolve(t, r, "closed/a")); !failed.Answered() {
+			t.Errorf("%v", failed)
+		}
+		if err := resolve(t, r, "open/b"); err != nil {
+			t.Errorf("the login is held: %v", err)
+		}
+	}
+}
