@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -351,6 +352,9 @@ func (r road) explain(err error, host string) error {
 	// HTTP/2 does not tell what the other side has said before it hung up.
 	case r.home && r.of.roads.asked.Load() && (says("remote error: tls: ") || says("http2: client conn could not be established")):
 		remedy = host + " wants another client certificate: see client_cert_file of endpoint " + r.of.name
+	// Nor does the kernel, if that comes while the request is still being sent.
+	case r.home && r.of.roads.asked.Load() && r.of.roads.files[1] == nil && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)):
+		remedy = host + " has asked for a client certificate, and hung up: see client_cert_file of endpoint " + r.of.name
 	case r.home && (noTLS || says("server gave HTTP response to HTTPS client")):
 		remedy = host + " does not speak https: see the url of endpoint " + r.of.name
 	default:
