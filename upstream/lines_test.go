@@ -149,7 +149,7 @@ func TestNewRateIsObeyedByTransfersUnderWay(t *testing.T) {
 		for _, rate := range []int64{1_000_000, 100_000, 5_000_000} {
 			line.SetRate(rate)
 			before := rd.of("a")
-			time.Sleep(10 * time.Second)
+			<-time.After(10 * time.Second)
 			if got := rd.of("a") - before; !within(got, 10*rate, 5) {
 				t.Errorf("%d bytes in 10 s at %d a second", got, rate)
 			}
@@ -185,7 +185,7 @@ func TestSmallThingsDoNotQueueBehindBlobs(t *testing.T) {
 		for i := range 64 {
 			rd.read(ctx, r, fmt.Sprint(i), 1)
 		}
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		start := time.Now()
 		sum := func() (n int64) {
 			for i := range 64 {
@@ -210,7 +210,7 @@ func TestSmallThingsDoNotQueueBehindBlobs(t *testing.T) {
 		if took := time.Since(start); took > 0 {
 			t.Errorf("they took %v", took)
 		}
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		// Of 1.3 MB that passed at once a second's worth is made up for.
 		if got := sum() - before; !within(got, 9*rate, 5) {
 			t.Errorf("then %d bytes of blobs came in 10 s", got)

@@ -115,7 +115,7 @@ func TestNothingExceedsTheRateAndABurst(t *testing.T) {
 				}
 				wg.Go(func() {
 					for k, n := range chunks {
-						time.Sleep(pauses[k])
+						<-time.After(pauses[k])
 						ctx, cancel := context.WithTimeout(t.Context(), 2*pauses[k])
 						if line.Take(ctx, Flow(fmt.Sprint(i%4)), n) == nil {
 							mu.Lock()
@@ -299,7 +299,7 @@ func TestWhatIsSpentIsPaidForByThoseWhoWait(t *testing.T) {
 					t.Errorf("it waited for %v", time.Since(start))
 				}
 				spent += 50_000
-				time.Sleep(100 * time.Millisecond)
+				<-time.After(100 * time.Millisecond)
 			}
 		})
 		during(t, 20*time.Second, tk)
@@ -308,7 +308,7 @@ func TestWhatIsSpentIsPaidForByThoseWhoWait(t *testing.T) {
 		if got := tk.taken.Load(); !near(got+spent, 20*rate, 0.05) || !near(got, 10*rate, 0.1) {
 			t.Errorf("%d bytes were taken and %d spent", got, spent)
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		if err := line.Take(t.Context(), "a", rate/10); err != nil { // the burst
 			t.Error(err)
 		}
@@ -317,7 +317,7 @@ func TestWhatIsSpentIsPaidForByThoseWhoWait(t *testing.T) {
 		if line.Take(t.Context(), "a", 10_000); time.Since(start).Round(time.Millisecond) != 20*time.Millisecond {
 			t.Errorf("a Take waited %v", time.Since(start))
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		start = time.Now()
 		if line.Take(t.Context(), "a", rate/10); time.Since(start) > 0 {
 			t.Errorf("two seconds later a Take waited %v", time.Since(start))
@@ -336,7 +336,7 @@ func TestFloodOfWhatIsSpentLeavesHalfOfTheLine(t *testing.T) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				line.Spend(3 * rate / 100)
-				time.Sleep(10 * time.Millisecond)
+				<-time.After(10 * time.Millisecond)
 			}
 		})
 		during(t, 20*time.Second, tk)
@@ -357,13 +357,13 @@ func TestFlowsThatAreGoneAreForgotten(t *testing.T) {
 		}
 		for wave := range 100 { // nobody waits
 			come(wave)
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 		}
 		var coming sync.WaitGroup
 		coming.Go(func() {
 			for wave := range 100 {
 				come(1000 + wave)
-				time.Sleep(time.Second)
+				<-time.After(time.Second)
 			}
 		})
 		var all []*taker

@@ -72,7 +72,7 @@ func TestWhoMissesABurstMakesUpForIt(t *testing.T) {
 		during(t, time.Second, slow, quick)
 		before := slow.taken.Load() - quick.taken.Load()
 		for range 10 {
-			time.Sleep(burst) // nobody runs
+			<-time.After(burst) // nobody runs
 			for range 20 {
 				ls.Take(t.Context(), quick.flow, 4<<10)
 			}
