@@ -140,3 +140,22 @@ func TestReplacedPasswordIsLookedUpAfterARefusal(t *testing.T) {
 		}
 	}
 }
+
+// TestPresentedHeaderThatIsThrottledIsNotAskedOver has an endpoint that would answer each of many requests by a 429.
+func TestPresentedHeaderThatIsThrottledIsNotAskedOver(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	w.serve("https://registry.test", func(rw http.ResponseWriter, req *http.Request) {
+		if len(w.requests()) > 5 {
+			cancel()
+		}
+		rw.Header().Set("Retry-After", "60")
+		status(429)(rw, req)
+	})
+	r := w.registry(Options{}, "https://registry.test")
+	e := asError(t, head(ctx, r, presented("Bearer abc")))
+	if !e.Throttled() || len(w.requests()) != 1 {
+		t.Errorf("%v after %d requests", e, len(w.requests()))
+	}
+}

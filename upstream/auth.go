@@ -20,8 +20,11 @@ func (r *Registry) authorized(ctx context.Context, e *endpoint, q question, repo
 	var tried []*account
 	var refusal, limit *Error // the weightiest of the tried; the latest 429
 	waited, client := false, q.as.presented != "" && e.first
+	accounts := e.accounts(q.as)
 	for {
-		accounts := without(e.accounts(q.as), tried)
+		if !client { // what is known of a client's limits is with its account, which is made for this question
+			accounts = without(e.accounts(q.as), tried)
+		}
 		if len(accounts) == 0 {
 			return nil, refusal
 		}
