@@ -273,3 +273,27 @@ func TestPromiseARefusalIsOfItsClientAlone(t *testing.T) {
 		}
 	}
 }
+
+// A registry that asks nobody who it is, and takes any token for one, is no judge of who may come in.
+func TestPromiseTheAnonymousAreDeniedWhereTheRegistryAsksForNothing(t *testing.T) {
+	e := newEstate(t)
+	m := &mirror{t: t, extra: map[string]*registry{"docker.io": e.registry}, policy: &access.Policy{Htpasswd: htpasswd(t, "alice"),
+		Registries: map[string]access.Registry{"docker.io": {Client: true}}}}
+	m.begin()
+	e.fail(func(w http.ResponseWriter, r *http.Request) bool { return r.URL.Path == "/v2/" }) // a 200, and nothing is guarded
+	for name, tt := range map[string]struct {
+		headers []string
+		status  int
+	}{
+		"nobody": {nil, 401}, "any token": {[]string{"Authorization: Bearer any"}, 401}, "a user": {as("alice"), 200},
+	} {
+		paths := e.paths("library/public", "library/public")
+		paths["ping"] = "/v2/"
+		for kind, path := range paths {
+			a := m.get(path, append(tt.headers, acceptAll())...)
+			if got := a.header.Get("WWW-Authenticate"); a.status != tt.status || tt.status == 401 && !strings.HasPrefix(got, "Basic ") {
+				t.Errorf("%s, %s: %d %q %s", name, kind, a.status, got, a.body)
+			}
+		}
+	}
+}

@@ -45,7 +45,7 @@ func (p *Proxy) admit(policy *access.Policy, r *http.Request, c *call, registry 
 	case err != nil:
 		return r, err
 	case grant == access.Presented:
-		return p.presented(r, c, !policy.Registries[registry].Credentials)
+		return p.presented(policy, r, c, !policy.Registries[registry].Credentials)
 	case grant == access.Shown, grant == access.Open && p.cache.Entrusted(t.repo.Registry):
 		return r, p.shown(policy, r, c)
 	}
@@ -57,7 +57,7 @@ func (p *Proxy) admit(policy *access.Policy, r *http.Request, c *call, registry 
 // registry when it is asked.
 func (p *Proxy) greet(policy *access.Policy, r *http.Request, c *call, registry string) error {
 	if c.presents {
-		return p.challenge(r.Context(), cache.Repository{Registry: registry}, c)
+		return p.challenge(r.Context(), policy, cache.Repository{Registry: registry}, c)
 	}
 	if c.user == "" && r.Header["Authorization"] == nil && r.Header["Docker-Distribution-Api-Version"] != nil {
 		return policy.Invite()
@@ -75,9 +75,9 @@ func (p *Proxy) shown(policy *access.Policy, r *http.Request, c *call) error {
 }
 
 // presented admits who may have what upstream shows to it. With lent, upstream is also asked with that for what is not here.
-func (p *Proxy) presented(r *http.Request, c *call, lent bool) (*http.Request, error) {
+func (p *Proxy) presented(policy *access.Policy, r *http.Request, c *call, lent bool) (*http.Request, error) {
 	t := c.target
-	if err := p.challenge(r.Context(), t.repo, c); err != nil {
+	if err := p.challenge(r.Context(), policy, t.repo, c); err != nil {
 		return r, err
 	}
 	if err := p.cache.Admit(r.Context(), t.repo, t.subject(), c.presented); err != nil {
@@ -92,16 +92,23 @@ func (p *Proxy) presented(r *http.Request, c *call, lent bool) (*http.Request, e
 	return r, nil
 }
 
-// challenge has who presents nothing told what upstream would like to see; nil: upstream likes to see nothing.
-func (p *Proxy) challenge(ctx context.Context, repo cache.Repository, c *call) error {
-	if c.presented != "" {
+// challenge has who presents nothing told what upstream would like to see; nil: upstream likes to see nothing. Where the anonymous are
+// denied, an upstream that asks nobody who it is lets nobody in, whatever is presented.
+func (p *Proxy) challenge(ctx context.Context, policy *access.Policy, repo cache.Repository, c *call) error {
+	stranger := c.user == "" && !policy.Anonymous
+	if c.presented != "" && !stranger {
 		return nil
 	}
 	challenge, err := p.cache.Challenge(ctx, repo)
-	if err == nil && challenge != "" {
-		return &access.Refusal{Reason: access.Client, Challenge: challenge}
+	switch {
+	case err != nil:
+		return err
+	case challenge == "" && stranger:
+		return policy.Unknown()
+	case challenge == "", c.presented != "":
+		return nil
 	}
-	return err
+	return &access.Refusal{Reason: access.Client, Challenge: challenge}
 }
 
 // subject is what upstream is asked about before a target is answered. That there are referrers to a manifest is shown with it.

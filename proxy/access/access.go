@@ -89,13 +89,18 @@ func (p *Policy) Enter(r *http.Request, forRegistry bool) (user, presented strin
 	if user = commonName(r); user != "" || p.Anonymous {
 		return user, presented, nil
 	}
-	switch {
-	case p.Htpasswd == nil:
-		return "", "", &Refusal{Reason: Anonymous}
-	case forRegistry: // it can't say who it is here and there
+	if forRegistry && p.Htpasswd != nil { // it can't say who it is here and there
 		return "", presented, nil
 	}
-	return "", "", &Refusal{Anonymous, challenge}
+	return "", "", p.Unknown()
+}
+
+// Unknown is the refusal of who does not say who it is, and has to.
+func (p *Policy) Unknown() error {
+	if p.Htpasswd == nil {
+		return &Refusal{Reason: Anonymous}
+	}
+	return &Refusal{Anonymous, challenge}
 }
 
 // Invite is the refusal of a question how to come in, by who does not say who it is, and could: some clients show their passwords
