@@ -124,14 +124,7 @@ func (r *Registry) askAs(ctx context.Context, a *account, q question, to *url.UR
 	switch {
 	case sent.try.who == (credential.Login{}):
 	case isOwn401(e, resp, err):
-		switch scheme := choose(resp.Header.Values("WWW-Authenticate")).scheme; {
-		case scheme == bearer: // it is not asked for any more
-			r.unheard(a, sent.try)
-		case r.wasAccepted(a, sent.try) && r.knows(ctx, e, sent.header): // but does not show it this
-			r.accepted(a, sent.try)
-		default:
-			return nil, r.refused(a, sent.try, r.refusal(q, resp, e.origin))
-		}
+		return r.denied(ctx, a, q, sent, resp)
 	case err != nil, resp.StatusCode >= http.StatusInternalServerError, resp.StatusCode == http.StatusTooManyRequests:
 		r.unheard(a, sent.try)
 	default:
@@ -140,15 +133,40 @@ func (r *Registry) askAs(ctx context.Context, a *account, q question, to *url.UR
 	return resp, err
 }
 
-// knows reports whether an endpoint lets somebody in at its root: some say 401 also of what a user may not see.
-func (r *Registry) knows(ctx context.Context, e *endpoint, authorization string) bool {
+// denied is askAs with a 401 of the endpoint itself at hand. Some say that also of what a user may not see: which it is, is for the root
+// to say, unless the login was refused before. Where that does not tell, the 401 is no word on either.
+func (r *Registry) denied(ctx context.Context, a *account, q question, sent authorization, resp *http.Response) (*http.Response, error) {
+	e := a.endpoint
+	if choose(resp.Header.Values("WWW-Authenticate")).scheme == bearer { // it is not asked for any more
+		r.unheard(a, sent.try)
+		return resp, nil
+	}
+	root := http.StatusUnauthorized
+	if !r.wasRefused(a, sent.try) {
+		root = r.atRoot(ctx, e, sent.header)
+	}
+	switch {
+	case root == http.StatusOK:
+		r.accepted(a, sent.try)
+		return resp, nil
+	case root == 0, root == http.StatusTooManyRequests, root >= http.StatusInternalServerError:
+		r.unheard(a, sent.try)
+		failure := r.refusal(q, resp, e.origin)
+		failure.hearsay = true
+		return nil, failure
+	}
+	return nil, r.refused(a, sent.try, r.refusal(q, resp, e.origin))
+}
+
+// atRoot returns the status that an endpoint answers somebody with at its root; 0: none.
+func (r *Registry) atRoot(ctx context.Context, e *endpoint, authorization string) int {
 	q := question{kind: kindProbe, method: http.MethodGet}
 	resp, err := r.send(ctx, q, e.roads.to(q.traffic(), home), e.url.JoinPath("v2/"), e.origin, authorization)
 	if err != nil {
-		return false
+		return 0
 	}
 	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	return resp.StatusCode
 }
 
 // isOwn401 reports whether an answer is a 401 of an endpoint itself.

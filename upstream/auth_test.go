@@ -278,7 +278,7 @@ func TestBasicIsSentAfterAChallengeAndRemembered(t *testing.T) {
 
 func TestRefusalOfNobodyIsTheAnswerAndOfALoginIsNone(t *testing.T) {
 	wrong := credential.Login{Username: "ci", Password: "wrong"}
-	for who, requests := range map[credential.Login]int{{}: 1, wrong: 2} {
+	for who, requests := range map[credential.Login]int{{}: 1, wrong: 3} { // with a look whether the login is good for anything
 		w := newWorld(t)
 		w.serve("https://registry.test", wantBasic(serveContent))
 		r := w.registry(Options{Logins: as(who)}, "https://registry.test")

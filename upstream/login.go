@@ -26,7 +26,6 @@ type attempt struct {
 // once. The zero value is none.
 type trouble struct {
 	login         credential.Login // the one that is refused; zero: none is
-	good          credential.Login // the latest that was accepted; zero: none was
 	hold          hold
 	code, message string // of upstream, in the latest refusal
 
@@ -124,7 +123,6 @@ func (r *Registry) refused(a *account, t attempt, why *Error) *Error {
 	if x.login != t.who {
 		x.login, x.hold = t.who, hold{}
 	}
-	x.good = credential.Login{}
 	x.hold.end(t.trial)
 	x.hold.shut(now, t.began, t.trial, 0)
 	x.code, x.message = why.Code, why.Message
@@ -142,7 +140,6 @@ func (r *Registry) refused(a *account, t attempt, why *Error) *Error {
 func (r *Registry) accepted(a *account, t attempt) {
 	qs, x := &a.endpoint.quotas, &a.trouble
 	qs.mu.Lock()
-	x.good = t.who
 	if x.login == t.who {
 		x.hold.end(t.trial)
 		if x.hold.open(t.began, t.trial); x.hold.streak == 0 {
@@ -157,12 +154,12 @@ func (r *Registry) accepted(a *account, t attempt) {
 	}
 }
 
-// wasAccepted reports whether a login was the latest to be accepted, and not refused since.
-func (r *Registry) wasAccepted(a *account, t attempt) bool {
+// wasRefused reports whether a login is known to be refused.
+func (r *Registry) wasRefused(a *account, t attempt) bool {
 	qs, x := &a.endpoint.quotas, &a.trouble
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
-	return x.good == t.who
+	return x.login == t.who
 }
 
 // unheard notes that an attempt has not shown whether the login is refused.

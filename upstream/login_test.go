@@ -56,7 +56,7 @@ func (w *world) sent(who credential.Login) (n int) {
 func TestLoginsAreTriedUntilOneIsNotRefused(t *testing.T) {
 	unreadable := []credential.Source{keyless{errors.New("gone")}}
 	for name, bad := range map[string][]credential.Source{"refused": as(wrong), "forbidden": as(forbidden), "unreadable": unreadable} {
-		for _, scheme := range []string{"Basic", "Bearer"} {
+		for scheme, times := range map[string]int{"Basic": 2, "Bearer": 1} { // by Basic the root is asked whether it is the login
 			w := newWorld(t)
 			doorkeeper(w, scheme)
 			r := w.registry(Options{Logins: append(append(bad, unreadable...), asUser...)}, "https://registry.test")
@@ -65,7 +65,7 @@ func TestLoginsAreTriedUntilOneIsNotRefused(t *testing.T) {
 					t.Errorf("%s, %s: %v after %q", name, scheme, err, w.lines())
 				}
 			}
-			if n := w.sent(wrong); name == "refused" && n != 1 {
+			if n := w.sent(wrong); name == "refused" && n != times {
 				t.Errorf("%s: a login that is refused is sent %d times", scheme, n)
 			}
 		}
@@ -245,5 +245,66 @@ func TestRepositoryThatIsRefusedSaysNothingOfTheLogin(t *testing.T) {
 		if err := resolve(t, r, "open/b"); err != nil {
 			t.Errorf("the login is held: %v", err)
 		}
+	}
+}
+
+// closing is a registry that says 401 of what a user may not see, and at its root what it is told to.
+func closing(w *world, root http.HandlerFunc) {
+	w.serve("https://registry.test", func(rw http.ResponseWriter, req *http.Request) {
+		switch {
+		case req.Header.Get("Authorization") != basicHeader(user), strings.Contains(req.URL.Path, "/closed/"):
+			rw.Header().Set("WWW-Authenticate", `Basic realm="registry"`)
+			status(401)(rw, req)
+		case req.URL.Path == "/v2/":
+			root(rw, req)
+		default:
+			serveContent(rw, req)
+		}
+	})
+}
+
+func TestRepositoryThatIsRefusedFirstSaysNothingOfTheLogin(t *testing.T) {
+	w := newWorld(t)
+	closing(w, status(200))
+	r := w.registry(Options{Logins: asUser}, "https://registry.test")
+	if failed := asError(t, resolve(t, r, "closed/a")); !failed.Answered() {
+		t.Errorf("%v", failed)
+	}
+	if err := resolve(t, r, "open/a"); err != nil {
+		t.Errorf("the login is held: %v", err)
+	}
+}
+
+// TestLoginIsNotRefusedByWhoDoesNotSay has a root that does not tell whether the login or the repository was meant.
+func TestLoginIsNotRefusedByWhoDoesNotSay(t *testing.T) {
+	for _, code := range []int{429, 503} {
+		w := newWorld(t)
+		closing(w, status(code))
+		r := w.registry(Options{Logins: asUser}, "https://registry.test")
+		if err := resolve(t, r, "open/a"); err != nil {
+			t.Fatal(err)
+		}
+		if failed := asError(t, resolve(t, r, "closed/a")); failed.Answered() {
+			t.Errorf("%v", failed)
+		}
+		if err := resolve(t, r, "open/b"); err != nil {
+			t.Errorf("the login is held: %v", err)
+		}
+	}
+}
+
+func TestLoginIsNotRefusedByWhoLeaves(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	closing(w, func(rw http.ResponseWriter, req *http.Request) { cancel(); silent(rw, req) })
+	r := w.registry(Options{Logins: asUser}, "https://registry.test")
+	if err := resolve(t, r, "open/a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Resolve(ctx, "closed/a", "7", nil); err == nil {
+		t.Fatal("no error")
+	}
+	if err := resolve(t, r, "open/b"); err != nil {
+		t.Errorf("the login is held: %v", err)
 	}
 }
