@@ -145,17 +145,11 @@ func (r *Registry) denied(ctx context.Context, a *account, q question, sent auth
 	if !r.wasRefused(a, sent.try) {
 		root = r.atRoot(ctx, e, sent.header)
 	}
-	switch {
-	case root == http.StatusOK:
+	if root == http.StatusOK {
 		r.accepted(a, sent.try)
 		return resp, nil
-	case root == 0, root == http.StatusTooManyRequests, root >= http.StatusInternalServerError:
-		r.unheard(a, sent.try)
-		failure := r.refusal(q, resp, e.origin)
-		failure.hearsay = true
-		return nil, failure
 	}
-	return nil, r.refused(a, sent.try, r.refusal(q, resp, e.origin))
+	return nil, r.judged(a, sent.try, r.refusal(q, resp, e.origin), root)
 }
 
 // atRoot returns the status that an endpoint answers somebody with at its root; 0: none.

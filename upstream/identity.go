@@ -22,7 +22,9 @@ func (r *Registry) fetchTokenByIdentity(ctx context.Context, e *endpoint, realm 
 		"refresh_token": {who.IdentityToken},
 		"client_id":     {"entrepot"},
 		"service":       {service},
-		"scope":         {"repository:" + repository + ":pull"},
+	}
+	if repository != "" {
+		q.form.Set("scope", "repository:"+repository+":pull")
 	}
 	t, err := r.tokenAnswer(ctx, e, q, realm, "")
 	if failed, ok := errors.AsType[*Error](err); ok && failed.Status == http.StatusBadRequest && failed.Code == "invalid_grant" {

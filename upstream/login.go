@@ -136,6 +136,21 @@ func (r *Registry) refused(a *account, t attempt, why *Error) *Error {
 	return failure
 }
 
+// judged notes what a 401 says of a login by the status that it has where nothing else is asked for, and returns the error that the 401
+// is then. No answer there leaves open what was meant.
+func (r *Registry) judged(a *account, t attempt, why *Error, status int) *Error {
+	switch {
+	case status == http.StatusOK:
+		r.accepted(a, t)
+	case status == 0, status == http.StatusTooManyRequests, status >= http.StatusInternalServerError:
+		r.unheard(a, t)
+		why.hearsay = true
+	default:
+		return r.refused(a, t, why)
+	}
+	return why
+}
+
 // accepted notes that a login was not refused.
 func (r *Registry) accepted(a *account, t attempt) {
 	qs, x := &a.endpoint.quotas, &a.trouble

@@ -56,7 +56,7 @@ func (w *world) sent(who credential.Login) (n int) {
 func TestLoginsAreTriedUntilOneIsNotRefused(t *testing.T) {
 	unreadable := []credential.Source{keyless{errors.New("gone")}}
 	for name, bad := range map[string][]credential.Source{"refused": as(wrong), "forbidden": as(forbidden), "unreadable": unreadable} {
-		for scheme, times := range map[string]int{"Basic": 2, "Bearer": 1} { // by Basic the root is asked whether it is the login
+		for _, scheme := range []string{"Basic", "Bearer"} {
 			w := newWorld(t)
 			doorkeeper(w, scheme)
 			r := w.registry(Options{Logins: append(append(bad, unreadable...), asUser...)}, "https://registry.test")
@@ -65,7 +65,7 @@ func TestLoginsAreTriedUntilOneIsNotRefused(t *testing.T) {
 					t.Errorf("%s, %s: %v after %q", name, scheme, err, w.lines())
 				}
 			}
-			if n := w.sent(wrong); name == "refused" && n != times {
+			if n := w.sent(wrong); name == "refused" && n != 2 { // once to see whether it is the login
 				t.Errorf("%s: a login that is refused is sent %d times", scheme, n)
 			}
 		}
@@ -305,6 +305,33 @@ func TestLoginIsNotRefusedByWhoLeaves(t *testing.T) {
 		t.Fatal("no error")
 	}
 	if err := resolve(t, r, "open/b"); err != nil {
+		t.Errorf("the login is held: %v", err)
+	}
+}
+
+// TestTokenThatIsRefusedSaysNothingOfTheLogin has a token server say 401 of what a user may not see.
+func TestTokenThatIsRefusedSaysNothingOfTheLogin(t *testing.T) {
+	w, _ := gated(t)
+	w.serve("https://auth.test", func(rw http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Authorization") != basicHeader(user) || strings.Contains(req.FormValue("scope"), "closed/") {
+			status(401)(rw, req)
+			return
+		}
+		fmt.Fprint(rw, `{"token":"good"}`)
+	})
+	w.serve("https://registry.test", func(rw http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Authorization") == "Bearer good" {
+			serveContent(rw, req)
+			return
+		}
+		rw.Header().Set("WWW-Authenticate", `Bearer realm="https://auth.test/"`)
+		status(401)(rw, req)
+	})
+	r := w.registry(Options{Logins: asUser}, "https://registry.test")
+	if failed := asError(t, resolve(t, r, "closed/a")); !failed.Answered() || failed.Status != 401 {
+		t.Errorf("%v", failed)
+	}
+	if err := resolve(t, r, "open/a"); err != nil {
 		t.Errorf("the login is held: %v", err)
 	}
 }

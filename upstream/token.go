@@ -177,8 +177,12 @@ func (r *Registry) fetchToken(ctx context.Context, key tokenKey, c challenge) (t
 		case err == nil, ok && refusal.Status == http.StatusForbidden && refusal.Answered():
 			r.accepted(key.account, try)
 		case ok && refusal.Status == http.StatusUnauthorized && try.who != (credential.Login{}):
-			err = r.refused(key.account, try, refusal)
-			if !again && r.another(ctx, key.account, try) {
+			status := http.StatusUnauthorized
+			if !r.wasRefused(key.account, try) { // it may be what the user may not see that is meant
+				status = r.atRealm(ctx, q, key.account, c, try.who)
+			}
+			err = r.judged(key.account, try, refusal, status)
+			if !again && errors.Is(err, errRefused) && r.another(ctx, key.account, try) {
 				continue
 			}
 		default:
@@ -188,7 +192,16 @@ func (r *Registry) fetchToken(ctx context.Context, key tokenKey, c challenge) (t
 	}
 }
 
-// tokenFor is fetchToken with a login at hand.
+// atRealm returns the status that a token server answers a login with that asks for no repository; 0: none.
+func (r *Registry) atRealm(ctx context.Context, q question, a *account, c challenge, who credential.Login) int {
+	_, err := r.tokenFor(ctx, q, tokenKey{account: a}, c, who)
+	if known, ok := errors.AsType[*Error](err); ok {
+		return known.Status
+	}
+	return http.StatusOK
+}
+
+// tokenFor is fetchToken with a login at hand. With no repository the token is for nothing but to see whether there is one.
 func (r *Registry) tokenFor(ctx context.Context, q question, key tokenKey, c challenge, who credential.Login) (token, error) {
 	realm, err := r.realm(key.account.endpoint, c, who)
 	if err != nil {
@@ -206,7 +219,9 @@ func (r *Registry) tokenFor(ctx context.Context, q question, key tokenKey, c cha
 	if c.service != "" {
 		query.Set("service", c.service)
 	}
-	query.Set("scope", "repository:"+key.repository+":pull")
+	if key.repository != "" {
+		query.Set("scope", "repository:"+key.repository+":pull")
+	}
 	realm.RawQuery = query.Encode()
 
 	return r.tokenAnswer(ctx, key.account.endpoint, q, realm, basicHeader(who))
