@@ -476,3 +476,24 @@ func TestWhatWasEntrustedStaysSo(t *testing.T) {
 
 // maxRestOfIndex is longer than anything of upstream's is remembered that is not of content.
 const maxRestOfIndex = 365 * 24 * time.Hour
+
+// TestWhatIsEntrustedToATemporaryIndexIsRecordedLater has the index not be open, and what it knows meanwhile may not fit when it is.
+func TestWhatIsEntrustedToATemporaryIndexIsRecordedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReader(t, newShelf(), Options{})
+		r.close()
+		back := hideIndex(t, r.opts.DataDir)
+		c, end := tended(t, r.opts)
+		defer end()
+		c.Entrust("docker.io")
+		if c.entrusted.known["docker.io"] || !c.Entrusted("docker.io") {
+			t.Error("it is taken for recorded, or not known")
+		}
+		back()
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if c.index.Temporary() || !c.entrusted.known["docker.io"] || !c.index.Entrusted("docker.io") {
+			t.Error("it is not recorded")
+		}
+	})
+}

@@ -28,9 +28,10 @@ func (c *Cache) Entrust(registry string) {
 }
 
 func (c *Cache) entrustLocked(registry string) {
+	temporary := c.index.Temporary() // what that one knows may be lost when the real one is opened
 	err := c.index.SetEntrusted(registry)
 	c.logged(err)
-	c.entrusted.known[registry] = err == nil
+	c.entrusted.known[registry] = err == nil && !temporary
 }
 
 // Entrusted reports whether a registry was ever asked so, as far as the content goes that is here: then not all of it is for everybody.
@@ -52,6 +53,9 @@ func (c *Cache) Entrusted(registry string) bool {
 
 // recordEntrusted records what could not be recorded before.
 func (c *Cache) recordEntrusted() {
+	if c.index.Temporary() {
+		return
+	}
 	c.entrusted.mu.Lock()
 	defer c.entrusted.mu.Unlock()
 	for registry, recorded := range c.entrusted.known {
