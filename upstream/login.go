@@ -66,11 +66,19 @@ func (r *Registry) login(ctx context.Context, a *account, op string) (attempt, e
 	if a.source == nil {
 		return attempt{}, nil
 	}
+	qs := &a.endpoint.quotas
 	who, err := a.source.Get(ctx)
+	if err == nil {
+		qs.mu.Lock()
+		refused := who != (credential.Login{}) && who == a.trouble.login
+		qs.mu.Unlock()
+		if refused { // by now another may be had, or is being looked for
+			who, err = a.source.Get(credential.Instead(ctx, who))
+		}
+	}
 	if err != nil && ctx.Err() != nil {
 		return attempt{}, err
 	}
-	qs := &a.endpoint.quotas
 	if err != nil {
 		qs.mu.Lock()
 		a.trouble.unread = true
@@ -189,6 +197,6 @@ func (r *Registry) unheard(a *account, t attempt) {
 
 // another reports whether the source of an account gives another login than one that was refused.
 func (r *Registry) another(ctx context.Context, a *account, t attempt) bool {
-	who, err := a.source.Get(ctx)
+	who, err := a.source.Get(credential.Instead(ctx, t.who))
 	return err == nil && who != t.who
 }

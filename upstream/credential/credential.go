@@ -53,6 +53,14 @@ func (l Login) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	return nil
 }
 
+type instead struct{}
+
+// Instead returns a context under which Get waits for the look that a refusal has caused, if the login is still the one that was
+// refused. Others are given that meanwhile: it may have been refused for one thing, and be good for all else.
+func Instead(ctx context.Context, refused Login) context.Context {
+	return context.WithValue(ctx, instead{}, refused)
+}
+
 // Source is where a login comes from. Its methods may be called from many goroutines.
 type Source interface {
 	// Get returns the login. It is cheap, but for the calls that have to wait for a look: the first, and those after a

@@ -122,8 +122,9 @@ func (r *remembered) Refused(l Login) {
 // the refusal, that this call is to see the consequences of. It gets to an end, because a look that fails is not
 // repeated at once, and one that does not brings what lasts for a while.
 func (r *remembered) Get(ctx context.Context) (Login, error) {
+	refused, isRefused := ctx.Value(instead{}).(Login)
 	for {
-		login, wait, err := r.state(r.place.version())
+		login, wait, err := r.state(r.place.version(), func() bool { return isRefused && r.has && refused == r.have.login })
 		if wait == nil {
 			return login, err
 		}
@@ -135,15 +136,16 @@ func (r *remembered) Get(ctx context.Context) (Login, error) {
 	}
 }
 
-// state returns the login, or what to wait for, and starts a look if one is due.
-func (r *remembered) state(version int) (Login, <-chan struct{}, error) {
+// state returns the login, or what to wait for, and starts a look if one is due. Useless tells, under the mutex, whether the login that
+// there is is of no use to the caller.
+func (r *remembered) state(version int, useless func() bool) (Login, <-chan struct{}, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
 	good := r.has && (r.have.endAt.IsZero() || now.Before(r.have.endAt))
 	changed := version != r.version
-	urgent := !good || changed || r.suspect
-	due := urgent || !r.have.renewAt.IsZero() && !now.Before(r.have.renewAt)
+	urgent := !good || changed || useless()
+	due := !good || changed || r.suspect || !r.have.renewAt.IsZero() && !now.Before(r.have.renewAt)
 	if due && r.under == nil && !r.closed && (changed || !now.Before(r.notBefore)) {
 		r.beginLocked(version)
 	}

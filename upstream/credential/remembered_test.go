@@ -208,6 +208,7 @@ func TestRefusalOfTheOldLeavesTheNewAlone(t *testing.T) {
 	in(t, s, func(t *testing.T, r *remembered, password func() string) {
 		old, _ := r.Get(t.Context())
 		r.Refused(old)
+		expect(t, s, insteadOf(t, r, old), "password-2", 2)
 		expect(t, s, password, "password-2", 2)
 		r.Refused(old)
 		r.Refused(Login{})
@@ -225,8 +226,19 @@ func TestRefusalDuringALookIsLookedInto(t *testing.T) {
 		password() // starts the second
 		synctest.Wait()
 		r.Refused(old)
-		expect(t, s, password, "password-2", 3)
+		expect(t, s, insteadOf(t, r, old), "password-2", 3)
 	})
+}
+
+// insteadOf is the password that who was refused gets.
+func insteadOf(t *testing.T, r *remembered, refused Login) func() string {
+	return func() string {
+		l, err := r.Get(Instead(t.Context(), refused))
+		if err != nil {
+			return err.Error()
+		}
+		return l.Password
+	}
 }
 
 func TestChangeIsSeenAtOnceAndWhatIsGoneKeptAMoment(t *testing.T) {
