@@ -157,10 +157,10 @@ func (b *budget) settle(now time.Time, t ticket, l limits) (news bool) {
 		return b.spent.shut(now, t.began, t.spent, l.retryAfter)
 	case l.throttled:
 		news = all.shut(now, t.began, t.all, l.retryAfter)
-		if news {
+		if news && (b.paced[t.traffic] || b.pace.rate == 0) { // else there were too many because this traffic did not keep to the pace
 			b.pace.slow(now)
-			b.paced[t.traffic] = true
 		}
+		b.paced[t.traffic] = b.paced[t.traffic] || news
 		return news
 	case l.came:
 		b.pace.answered(now)
