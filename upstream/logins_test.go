@@ -145,7 +145,7 @@ func TestNoQuestionFailsWhileLoginsAreSet(t *testing.T) {
 						return
 					}
 					r.Quotas()
-					r.Busy()
+					r.Quotas()
 				}
 			})
 		}

@@ -234,30 +234,6 @@ func (r *Registry) settle(e *endpoint, got admitted, resp *http.Response, err er
 	return l.throttled
 }
 
-// Busy reports whether the registry has to be left alone for the moment, by the trusted endpoints: even what costs nothing of
-// a budget would have to wait.
-func (r *Registry) Busy() bool {
-	now := time.Now()
-	for _, e := range r.endpoints {
-		if e.trusted && !e.quotas.busy(now, e.accounts(own)) {
-			return false
-		}
-	}
-	return true
-}
-
-func (qs *quotas) busy(now time.Time, accounts []*account) bool {
-	qs.mu.Lock()
-	defer qs.mu.Unlock()
-	some := slices.ContainsFunc(accounts, func(a *account) bool { return !a.trouble.is() })
-	for _, a := range accounts {
-		if _, ok := a.budget.look(now, want{}, 0); ok && !(some && a.trouble.is()) {
-			return false
-		}
-	}
-	return true
-}
-
 // Quotas tells how far the registry may be asked, as each account that has been.
 func (r *Registry) Quotas() (all []QuotaStatus) {
 	for _, e := range r.endpoints {
