@@ -157,16 +157,7 @@ func TestListenerSpeaksTLSAndBelievesClients(t *testing.T) {
 		}
 		w.Header().Set("Name", name+" "+r.Proto)
 	})
-	servers, err := listen(zap.NewNop(), []endpoint{{"mirror", "127.0.0.1:0", handler, certificates.config()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- servers[0].http.Serve(servers[0].listener) }()
-	defer func() {
-		servers[0].http.Close()
-		<-served
-	}()
+	address := serving(t, certificates, handler)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(server.cert)
 	for _, tt := range []struct {
@@ -187,7 +178,7 @@ func TestListenerSpeaksTLSAndBelievesClients(t *testing.T) {
 					return &tt.who[0], nil // whatever the server says that it wants
 				}}}
 			defer transport.CloseIdleConnections()
-			res, err := (&http.Client{Transport: transport}).Get("https://" + servers[0].address)
+			res, err := (&http.Client{Transport: transport}).Get("https://" + address)
 			if err != nil {
 				if tt.want != "" {
 					t.Error(err)
@@ -219,22 +210,13 @@ func TestSessionsGoByTheAuthoritiesOfNow(t *testing.T) {
 			w.Header().Set("Resumed", "yes")
 		}
 	})
-	servers, err := listen(zap.NewNop(), []endpoint{{"mirror", "127.0.0.1:0", handler, certificates.config()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- servers[0].http.Serve(servers[0].listener) }()
-	defer func() {
-		servers[0].http.Close()
-		<-served
-	}()
+	address := serving(t, certificates, handler)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(server.cert)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(8),
 		Certificates: []tls.Certificate{client.pair(t)}}}
 	ask := func() (name, resumed string) {
-		res, err := (&http.Client{Transport: transport}).Get("https://" + servers[0].address)
+		res, err := (&http.Client{Transport: transport}).Get("https://" + address)
 		if err != nil {
 			return "", err.Error()
 		}
@@ -253,4 +235,20 @@ func TestSessionsGoByTheAuthoritiesOfNow(t *testing.T) {
 	if name, resumed := ask(); name != "" {
 		t.Errorf("%s is believed, resumed: %q", name, resumed)
 	}
+}
+
+// serving returns the address at which a handler is served with certificates, until the test ends.
+func serving(t *testing.T, c *certificates, h http.Handler) (address string) {
+	t.Helper()
+	servers, err := listen(zap.NewNop(), []endpoint{{"mirror", "127.0.0.1:0", h, c.config()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- servers[0].http.Serve(servers[0].listener) }()
+	t.Cleanup(func() {
+		servers[0].http.Close()
+		<-served
+	})
+	return servers[0].address
 }
